@@ -1,0 +1,14 @@
+/* Functions that this project does not use. Included into every file before anything else. */
+#ifndef HOLDFAST_BASE_BANNED_H
+#define HOLDFAST_BASE_BANNED_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#pragma GCC poison strcpy strcat sprintf vsprintf strncpy strncat strtok atoi atol atoll strtol
+#pragma GCC poison strtoul strtoll strtoull sscanf gets localtime gmtime asctime ctime rand srand
+#pragma GCC poison system popen tmpnam mktemp
+
+#endif
