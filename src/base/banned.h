@@ -7,8 +7,10 @@
 #include <string.h>
 #include <time.h>
 
+#ifndef __clang__ /* warns where glibc has macros of these names */
 #pragma GCC poison strcpy strcat sprintf vsprintf strncpy strncat strtok atoi atol atoll strtol
 #pragma GCC poison strtoul strtoll strtoull sscanf gets localtime gmtime asctime ctime rand srand
 #pragma GCC poison system popen tmpnam mktemp
+#endif
 
 #endif

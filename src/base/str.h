@@ -60,6 +60,6 @@ char *str_z(struct arena *arena, struct str s);
 /* arena */
 struct str str_dup(struct arena *arena, struct str s);
 struct str str_printf(struct arena *arena, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3), nonnull(2)));
 
 #endif
