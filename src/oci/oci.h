@@ -48,8 +48,9 @@ int oci_digest_parse(struct str text, struct oci_digest *ret, struct err *err) M
 /* "sha256" or "sha512". Errors: INVALID with code DIGEST_INVALID. dist-spec dev,
  * "digest-algorithm". */
 int oci_algorithm_parse(struct str text, enum hash_algorithm *ret, struct err *err) MUST_CHECK;
-/* Whether `text` follows the digest grammar, of whatever algorithm: what a descriptor inside a
- * manifest may hold. image-spec, "Digests": unknown algorithms pass validation. */
+/* Whether `text` follows the digest grammar, of whatever algorithm, and for sha256 and sha512 their
+ * own: what a descriptor inside a manifest may hold. image-spec, "Digests": unknown algorithms pass
+ * validation. */
 bool oci_digest_is_wellformed(struct str text);
 bool oci_digest_eq(const struct oci_digest *a, const struct oci_digest *b);
 /* NUL-ended text; returns it as a str that borrows `text`. */
@@ -97,6 +98,8 @@ int oci_reference_parse(struct str text, struct oci_reference *ret, struct err *
 /* Bounds on what a manifest may make us do; the byte limit is the server's setting. */
 #define OCI_MANIFEST_DEPTH_MAX 64
 #define OCI_MANIFEST_REFERENCES_MAX 10000
+#define OCI_MANIFEST_VALUES_MAX 200000 /* 20 for each of so many references */
+#define OCI_MEDIA_TYPE_BYTES_MAX 255   /* RFC 6838, section 4.2: 127 "/" 127 */
 
 enum oci_reference_kind {
     OCI_REFERENCE_CONFIG,
@@ -117,6 +120,7 @@ struct oci_manifest {
     struct str artifact_type; /* arena; what referrers list: artifactType, else for an image
                                  manifest the config's media type; empty when there is none */
     bool has_subject;
+    /* When has_subject. A subject whose algorithm is not one of ours counts as none. */
     struct oci_digest subject;
     struct str annotations; /* arena: the annotations as one compact JSON object, empty when there
                                are none */
@@ -125,6 +129,10 @@ struct oci_manifest {
      * not one of ours. Arena. Duplicates are kept. */
     const struct oci_descriptor *references;
     size_t n_references;
+    /* Those layers: they may be absent. Whoever collects garbage keeps the ones that were pushed
+     * all the same. Arena. */
+    const struct oci_descriptor *foreign;
+    size_t n_foreign;
 };
 
 /* Reads `body` as the manifest that it says it is; `content_type` is the request's header without
@@ -135,8 +143,8 @@ struct oci_manifest {
  * expected: not JSON, duplicate keys, too deep, schema 1 (says what to do: use a client from this
  * decade), schemaVersion not 2, header and body disagree, unknown media type, descriptor without
  * mediaType/digest/size, negative or fractional size, malformed digest (DIGEST_INVALID), image
- * manifest with `manifests` or index with `layers`, wrong JSON types, `data` whose decoded length
- * is not `size`, too many references. */
+ * manifest with `manifests` or index with `layers` or `config`, wrong JSON types, `data` whose
+ * decoded length is not `size`, too many references or values. BUSY when memory is gone. */
 int oci_manifest_parse(struct arena *arena, struct str content_type, struct str body,
                        struct oci_manifest *ret, struct err *err) MUST_CHECK;
 /* Whether layers of this type are left out of presence checks. image-spec,
