@@ -17,7 +17,8 @@ struct blob_upload;
 
 #define BLOB_UPLOAD_ID_BYTES 36 /* a UUID as text, without the NUL */
 
-/* Opens or creates the file-system store below the folder `root`, which exists.
+/* Opens or creates the file-system store below the folder `root`, which exists and is on one file
+ * system with everything below it.
  * Errors: IO (names the path and what to do: permissions, read-only), FULL. ret: owned. */
 int blob_store_open_fs(const char *root, struct blob_store **ret, struct err *err) MUST_CHECK;
 /* Takes NULL. */
@@ -42,13 +43,14 @@ int blob_upload_create(struct blob_store *store, enum hash_algorithm algorithm,
  * INVALID (the id is not one of ours), IO. ret: owned. */
 int blob_upload_open(struct blob_store *store, struct str id, uint64_t offset,
                      struct str hash_state, struct blob_upload **ret, struct err *err) MUST_CHECK;
-/* Appends and hashes in one pass; constant memory. Errors: FULL, IO; what was staged up to the last
- * blob_upload_sync is still whole. */
+/* Appends and hashes in one pass; constant memory. Errors: FULL, IO; none of the bytes count then,
+ * the upload takes nothing more, and what was staged up to the last blob_upload_sync is still
+ * whole: close it and go on from there by blob_upload_open. */
 int blob_upload_write(struct blob_upload *upload, const void *p, size_t n,
                       struct err *err) MUST_CHECK;
 /* Bytes staged so far. */
 uint64_t blob_upload_offset(const struct blob_upload *upload);
-/* Makes what was written durable, so that it may be acknowledged. Errors: FULL, IO. */
+/* Makes what was written durable, so that it may be acknowledged. Errors: FULL, IO, as above. */
 int blob_upload_sync(struct blob_upload *upload, struct err *err) MUST_CHECK;
 /* The running hash at the current offset, to be stored beside it. Returns its length. */
 size_t blob_upload_hash_state(const struct blob_upload *upload, uint8_t out[HASH_SAVED_BYTES_MAX]);
@@ -56,8 +58,9 @@ size_t blob_upload_hash_state(const struct blob_upload *upload, uint8_t out[HASH
  * not the running one), makes it durable and names it by its digest: link, sync of the folder. That
  * it is there already is success. Afterwards the upload holds no staged bytes and only
  * blob_upload_close may be called.
- * Errors: INVALID with code DIGEST_INVALID (says both digests; the upload is untouched), FULL, IO.
- */
+ * Errors: INVALID with code DIGEST_INVALID (says both digests; the upload is untouched); FULL, IO,
+ * NOT_FOUND (discarded meanwhile), CORRUPT (the staged file was changed): as after a failed write,
+ * and the whole blob may have its name already, or nothing has. */
 int blob_upload_commit(struct blob_upload *upload, const struct oci_digest *digest,
                        struct err *err) MUST_CHECK;
 /* Lets go of the upload; staged bytes stay for the next blob_upload_open. Takes NULL. */
@@ -78,7 +81,8 @@ static inline void blob_upload_close_auto(struct blob_upload **upload)
  * Errors: NOT_FOUND, IO. */
 int blob_open(struct blob_store *store, const struct oci_digest *digest, int *ret_fd,
               uint64_t *ret_size, struct err *err) MUST_CHECK;
-/* Removes a committed blob. That it is not there is success. Errors: IO. */
+/* Removes a committed blob. That it is not there is success; after a power cut it may be back.
+ * Errors: IO. */
 int blob_delete(struct blob_store *store, const struct oci_digest *digest,
                 struct err *err) MUST_CHECK;
 /* Hashes a committed blob again. *ret_same false: its bytes are not what its name says.
@@ -89,14 +93,16 @@ int blob_verify(struct blob_store *store, const struct oci_digest *digest, bool 
 /* ---- Walking, for fsck ---- */
 
 struct blob_walk {
-    /* Each returns 0 to go on, -1 with *err to stop. */
+    /* Each returns 0 to go on, -1 with *err to stop; NULL: not wanted. They may push, discard and
+     * delete. An upload is also reported while somebody writes it. */
     int (*blob)(void *context, const struct oci_digest *digest, uint64_t size, struct err *err);
     int (*upload)(void *context, struct str id, uint64_t size, struct wall_us changed,
                   struct err *err);
     /* A file or folder that this store did not make; path relative to the root. */
     int (*stray)(void *context, const char *path, struct err *err);
 };
-/* Errors: IO, or what a callback gave. */
+/* In no order; what comes or goes meanwhile may be reported or not. Errors: IO, or what a callback
+ * gave. */
 int blob_walk(struct blob_store *store, const struct blob_walk *walk, void *context,
               struct err *err) MUST_CHECK;
 

@@ -1,0 +1,281 @@
+#include "blob/blob_int.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/random.h>
+
+/* ---- The store ---- */
+
+void blob_store_close(struct blob_store *store)
+{
+    if (store != NULL)
+        store->backend->store_close(store);
+}
+
+int blob_store_ping(struct blob_store *store, struct err *err)
+{
+    char id[BLOB_UPLOAD_ID_BYTES + 1];
+    auto_upload upload = NULL;
+    if (blob_upload_create(store, HASH_SHA256, id, &upload, err) < 0)
+        return -1;
+    bool written =
+        blob_upload_write(upload, "ping", 4, err) == 0 && blob_upload_sync(upload, err) == 0;
+    /* The first failure is the one to tell; what is left behind then expires like any upload. */
+    struct err second;
+    bool removed = blob_upload_discard(store, str_from(id), written ? err : &second) == 0;
+    return written && removed ? 0 : -1;
+}
+
+int blob_store_space(struct blob_store *store, uint64_t *ret_free, uint64_t *ret_total,
+                     struct err *err)
+{
+    return store->backend->store_space(store, ret_free, ret_total, err);
+}
+
+/* ---- Upload ids ---- */
+
+static void id_make(char id[BLOB_UPLOAD_ID_BYTES + 1])
+{
+    uint8_t b[16];
+    require(getrandom(b, sizeof(b), 0) == (ssize_t)sizeof(b));
+    b[6] = (uint8_t)((b[6] & 0x0f) | 0x40); /* version 4: random */
+    b[8] = (uint8_t)((b[8] & 0x3f) | 0x80); /* the variant of RFC 9562 */
+    (void)snprintf(id, BLOB_UPLOAD_ID_BYTES + 1,
+                   "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+                   b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
+                   b[14], b[15]);
+}
+
+bool blob_upload_id_valid(struct str id)
+{
+    /* x: any hexadecimal digit; v: the variant's */
+    static const char pattern[] = "xxxxxxxx-xxxx-4xxx-vxxx-xxxxxxxxxxxx";
+    if (id.n != BLOB_UPLOAD_ID_BYTES)
+        return false;
+    for (size_t i = 0; i < id.n; i++) {
+        const char *allowed = pattern[i] == 'x'   ? "0123456789abcdef"
+                              : pattern[i] == 'v' ? "89ab"
+                              : pattern[i] == '4' ? "4"
+                                                  : "-";
+        if (id.p[i] == '\0' || strchr(allowed, id.p[i]) == NULL)
+            return false;
+    }
+    return true;
+}
+
+/* Checks an id from outside and makes it a text that may become a name. */
+static int id_check(struct str id, char ret[BLOB_UPLOAD_ID_BYTES + 1], struct err *err)
+{
+    if (!blob_upload_id_valid(id))
+        return err_code(err, ERR_INVALID, OCI_BLOB_UPLOAD_INVALID,
+                        "\"" STR_FMT "\" is not the id of an upload", STR_ARG(str_first(id, 40)));
+    memcpy(ret, id.p, BLOB_UPLOAD_ID_BYTES);
+    ret[BLOB_UPLOAD_ID_BYTES] = '\0';
+    return 0;
+}
+
+/* ---- Writing ---- */
+
+/* Hashes what is staged from its first byte on. */
+static int hash_staged(struct blob_upload *upload, enum hash_algorithm algorithm, struct hash *ret,
+                       struct err *err)
+{
+    auto_mem char *piece = mem_alloc(BLOB_PIECE_BYTES);
+    struct hash hash;
+    hash_init(&hash, algorithm);
+    for (uint64_t at = 0; at < upload->offset;) {
+        uint64_t rest = upload->offset - at;
+        size_t n = rest < BLOB_PIECE_BYTES ? (size_t)rest : BLOB_PIECE_BYTES;
+        if (upload->store->backend->upload_read(upload, at, piece, n, err) < 0)
+            return -1;
+        hash_update(&hash, piece, n);
+        at += n;
+    }
+    *ret = hash;
+    return 0;
+}
+
+/* Whether the loaded state is one of exactly `offset` bytes. The state comes from a database row:
+ * a damaged one must neither vouch for content nor lead the library out of its buffer. */
+static bool hash_is_at(const struct hash *hash, uint64_t offset)
+{
+    if (hash->algorithm == HASH_SHA512) {
+        const struct sha512_ctx *state = &hash->state.sha512;
+        return state->count_high == 0 && state->count_low == offset / SHA512_BLOCK_SIZE &&
+               state->index == offset % SHA512_BLOCK_SIZE;
+    }
+    const struct sha256_ctx *state = &hash->state.sha256;
+    return state->count == offset / SHA256_BLOCK_SIZE && state->index == offset % SHA256_BLOCK_SIZE;
+}
+
+int blob_upload_create(struct blob_store *store, enum hash_algorithm algorithm,
+                       char ret_id[BLOB_UPLOAD_ID_BYTES + 1], struct blob_upload **ret,
+                       struct err *err)
+{
+    char id[BLOB_UPLOAD_ID_BYTES + 1];
+    id_make(id);
+    struct blob_upload *upload;
+    if (store->backend->upload_create(store, id, &upload, err) < 0)
+        return -1;
+    hash_init(&upload->hash, algorithm);
+    memcpy(ret_id, id, sizeof(id));
+    *ret = upload;
+    return 0;
+}
+
+int blob_upload_open(struct blob_store *store, struct str id, uint64_t offset,
+                     struct str hash_state, struct blob_upload **ret, struct err *err)
+{
+    char name[BLOB_UPLOAD_ID_BYTES + 1];
+    if (id_check(id, name, err) < 0)
+        return -1;
+    auto_upload upload = NULL;
+    if (store->backend->upload_open(store, name, offset, &upload, err) < 0)
+        return -1;
+    upload->offset = offset;
+    /* A state that cannot be read does not tell its algorithm either. sha256 is what nearly all
+     * digests are; a commit by another one hashes once more. */
+    if ((!hash_load(&upload->hash, hash_state) || !hash_is_at(&upload->hash, offset)) &&
+        hash_staged(upload, HASH_SHA256, &upload->hash, err) < 0)
+        return -1;
+    *ret = TAKE(upload);
+    return 0;
+}
+
+/* After a failed write or sync nobody knows which bytes are there (the kernel forgets dirty pages
+ * whose writing failed): such an upload takes nothing more. It is good again from the last
+ * acknowledged byte on, by blob_upload_open. */
+static int upload_fail(struct blob_upload *upload, const struct err *err)
+{
+    upload->failed = err->kind;
+    return -1;
+}
+
+static int upload_check(const struct blob_upload *upload, struct err *err)
+{
+    require(!upload->committed);
+    if (upload->failed != ERR_NONE)
+        return err_set(err, upload->failed,
+                       "upload \"%s\" failed before; go on from the last acknowledged byte",
+                       upload->id);
+    return 0;
+}
+
+int blob_upload_write(struct blob_upload *upload, const void *p, size_t n, struct err *err)
+{
+    if (upload_check(upload, err) < 0)
+        return -1;
+    if (n == 0)
+        return 0;
+    if (upload->store->backend->upload_write(upload, p, n, err) < 0)
+        return upload_fail(upload, err);
+    hash_update(&upload->hash, p, n);
+    upload->offset += n;
+    return 0;
+}
+
+uint64_t blob_upload_offset(const struct blob_upload *upload)
+{
+    return upload->offset;
+}
+
+int blob_upload_sync(struct blob_upload *upload, struct err *err)
+{
+    if (upload_check(upload, err) < 0)
+        return -1;
+    if (upload->store->backend->upload_sync(upload, err) < 0)
+        return upload_fail(upload, err);
+    crash_point("blob.staged");
+    return 0;
+}
+
+size_t blob_upload_hash_state(const struct blob_upload *upload, uint8_t out[HASH_SAVED_BYTES_MAX])
+{
+    return hash_save(&upload->hash, out);
+}
+
+int blob_upload_commit(struct blob_upload *upload, const struct oci_digest *digest, struct err *err)
+{
+    if (upload_check(upload, err) < 0)
+        return -1;
+
+    struct hash hash = upload->hash; /* a copy: with a wrong digest the upload goes on */
+    if (digest->algorithm != hash.algorithm &&
+        hash_staged(upload, digest->algorithm, &hash, err) < 0)
+        return -1;
+    struct oci_digest content = oci_digest_from_hash(&hash);
+    if (!oci_digest_eq(&content, digest)) {
+        char is[OCI_DIGEST_TEXT_MAX + 1];
+        char said[OCI_DIGEST_TEXT_MAX + 1];
+        (void)oci_digest_format(&content, is);
+        (void)oci_digest_format(digest, said);
+        return err_code(err, ERR_INVALID, OCI_DIGEST_INVALID,
+                        "the content has digest \"%s\", not \"%s\"", is, said);
+    }
+
+    if (upload->store->backend->upload_commit(upload, digest, err) < 0)
+        return upload_fail(upload, err);
+    upload->committed = true;
+    return 0;
+}
+
+void blob_upload_close(struct blob_upload *upload)
+{
+    if (upload != NULL)
+        upload->store->backend->upload_close(upload);
+}
+
+int blob_upload_discard(struct blob_store *store, struct str id, struct err *err)
+{
+    char name[BLOB_UPLOAD_ID_BYTES + 1];
+    if (id_check(id, name, err) < 0)
+        return -1;
+    return store->backend->upload_discard(store, name, err);
+}
+
+/* ---- Reading ---- */
+
+int blob_open(struct blob_store *store, const struct oci_digest *digest, int *ret_fd,
+              uint64_t *ret_size, struct err *err)
+{
+    return store->backend->blob_open(store, digest, ret_fd, ret_size, err);
+}
+
+int blob_delete(struct blob_store *store, const struct oci_digest *digest, struct err *err)
+{
+    return store->backend->blob_delete(store, digest, err);
+}
+
+int blob_verify(struct blob_store *store, const struct oci_digest *digest, bool *ret_same,
+                struct err *err)
+{
+    auto_fd fd = -1;
+    uint64_t size;
+    if (blob_open(store, digest, &fd, &size, err) < 0)
+        return -1;
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+
+    auto_mem char *piece = mem_alloc(BLOB_PIECE_BYTES);
+    struct hash hash;
+    hash_init(&hash, digest->algorithm);
+    for (;;) {
+        ssize_t n = read(fd, piece, BLOB_PIECE_BYTES);
+        if (n < 0) {
+            char text[OCI_DIGEST_TEXT_MAX + 1];
+            (void)oci_digest_format(digest, text);
+            return err_sys(err, "could not read blob \"%s\"", text);
+        }
+        if (n == 0)
+            break;
+        hash_update(&hash, piece, (size_t)n);
+    }
+    struct oci_digest content = oci_digest_from_hash(&hash);
+    *ret_same = oci_digest_eq(&content, digest);
+    return 0;
+}
+
+int blob_walk(struct blob_store *store, const struct blob_walk *walk, void *context,
+              struct err *err)
+{
+    return store->backend->walk(store, walk, context, err);
+}

@@ -1,0 +1,308 @@
+/* Staging and committing in the file-system store.
+ *
+ * The order that makes a commit safe: the staged file's bytes are on disk before it gets its name
+ * below blobs/, the name is on disk before the commit is reported, and the staged name goes last.
+ * A stop at any point leaves either nothing under the digest's name or the whole blob. Between
+ * naming and removing, one file has two names: whoever opens an upload must not write into such a
+ * file (see fs_upload_open). */
+#include "blob/blob_fs_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+/* The kernel is told to start writing after so many bytes; otherwise it collects dirty pages for
+ * seconds and the sync at the end waits for all of them. */
+#define WRITEBACK_BYTES (UINT64_C(4) * 1024 * 1024)
+
+struct fs_upload {
+    struct blob_upload base;
+    int fd;                   /* holds the lock; read and write */
+    uint64_t writeback_begun; /* up to this byte */
+    bool name_durable;        /* uploads/<id> itself survives a power cut */
+};
+
+static struct fs_upload *fs_upload_of(struct blob_upload *upload)
+{
+    return (struct fs_upload *)upload; /* its first member */
+}
+
+/* ---- Beginning and ending ---- */
+
+/* fd: taken over. */
+static struct fs_upload *upload_new(struct blob_store *store, const char *id, int fd)
+{
+    struct fs_upload *upload = mem_zalloc(sizeof(*upload));
+    upload->base.store = store;
+    memcpy(upload->base.id, id, sizeof(upload->base.id));
+    upload->fd = fd;
+    return upload;
+}
+
+static int upload_unknown(const char *id, struct err *err)
+{
+    return err_code(err, ERR_NOT_FOUND, OCI_BLOB_UPLOAD_UNKNOWN,
+                    "upload \"%s\" does not exist, or not any more", id);
+}
+
+int fs_upload_create(struct blob_store *store, const char *id, struct blob_upload **ret,
+                     struct err *err)
+{
+    auto_fd fd = openat(fs_store_of(store)->uploads_fd, id,
+                        O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+    /* The lock belongs to this opening of the file: it excludes other threads as well as other
+     * processes, and no child inherits it. */
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return err_sys(err, "could not make \"uploads/%s\"", id);
+    *ret = &upload_new(store, id, take_fd(&fd))->base;
+    return 0;
+}
+
+/* Called with the lock held. Between our open and our lock somebody may have committed the upload
+ * (our descriptor is then a committed blob) or discarded it; and a commit that a crash cut short
+ * has left the file with both names. All of them are an upload that is over. */
+static int check_still_staged(struct fs_store *store, const char *id, const struct stat *st,
+                              struct err *err)
+{
+    struct stat named;
+    if (fstatat(store->uploads_fd, id, &named, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? upload_unknown(id, err)
+                               : err_sys(err, "could not stat \"uploads/%s\"", id);
+    if (named.st_ino != st->st_ino || named.st_dev != st->st_dev)
+        return upload_unknown(id, err);
+    if (st->st_nlink > 1) {
+        if (unlinkat(store->uploads_fd, id, 0) < 0 && errno != ENOENT)
+            return err_sys(err, "could not remove \"uploads/%s\"", id);
+        return upload_unknown(id, err);
+    }
+    return 0;
+}
+
+int fs_upload_open(struct blob_store *base, const char *id, uint64_t offset,
+                   struct blob_upload **ret, struct err *err)
+{
+    struct fs_store *store = fs_store_of(base);
+    auto_fd fd = openat(store->uploads_fd, id, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? upload_unknown(id, err)
+                               : err_sys(err, "could not open \"uploads/%s\"", id);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK
+                   ? err_set(err, ERR_BUSY, "upload \"%s\" is being written to by somebody", id)
+                   : err_sys(err, "could not lock \"uploads/%s\"", id);
+
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return err_sys(err, "could not stat \"uploads/%s\"", id);
+    if (check_still_staged(store, id, &st, err) < 0)
+        return -1;
+    uint64_t size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+    if (size < offset)
+        return err_set(err, ERR_CORRUPT, "upload \"%s\" has lost bytes: it holds %llu of %llu", id,
+                       (unsigned long long)size, (unsigned long long)offset);
+    if (size > offset && ftruncate(fd, (off_t)offset) < 0)
+        return err_sys(err, "could not cut \"uploads/%s\" to %llu bytes", id,
+                       (unsigned long long)offset);
+
+    struct fs_upload *upload = upload_new(base, id, take_fd(&fd));
+    upload->writeback_begun = offset;
+    upload->name_durable = offset > 0; /* the sync before that acknowledgement saw to it */
+    *ret = &upload->base;
+    return 0;
+}
+
+void fs_upload_close(struct blob_upload *upload)
+{
+    fd_close_auto(&fs_upload_of(upload)->fd);
+    free(upload);
+}
+
+int fs_upload_discard(struct blob_store *store, const char *id, struct err *err)
+{
+    if (unlinkat(fs_store_of(store)->uploads_fd, id, 0) < 0 && errno != ENOENT)
+        return err_sys(err, "could not remove \"uploads/%s\"", id);
+    return 0;
+}
+
+/* ---- Bytes ---- */
+
+int fs_upload_write(struct blob_upload *base, const void *p, size_t n, struct err *err)
+{
+    struct fs_upload *upload = fs_upload_of(base);
+    const char *from = p;
+    uint64_t at = base->offset;
+    while (n > 0) {
+        ssize_t written = pwrite(upload->fd, from, n, (off_t)at);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0) {
+            (void)err_sys(err, "could not write \"uploads/%s\" at byte %llu", base->id,
+                          (unsigned long long)at);
+            /* Half a piece is of no use, and on a full disk its space is. */
+            if (ftruncate(upload->fd, (off_t)base->offset) < 0)
+                (void)err_why(err, "nor cut it back: %s", strerrordesc_np(errno));
+            return -1;
+        }
+        from += written;
+        n -= (size_t)written;
+        at += (uint64_t)written;
+    }
+
+    uint64_t dirty = at - upload->writeback_begun;
+    if (dirty >= WRITEBACK_BYTES) {
+        /* Only a start, and only a wish: without its waiting flags this neither reports a failed
+         * write nor makes the kernel believe that it was reported. The sync will. */
+        (void)sync_file_range(upload->fd, (off_t)upload->writeback_begun, (off_t)dirty,
+                              SYNC_FILE_RANGE_WRITE);
+        upload->writeback_begun = at;
+    }
+    return 0;
+}
+
+int fs_upload_read(struct blob_upload *upload, uint64_t at, void *p, size_t n, struct err *err)
+{
+    char *to = p;
+    while (n > 0) {
+        ssize_t got = pread(fs_upload_of(upload)->fd, to, n, (off_t)at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return err_sys(err, "could not read \"uploads/%s\" at byte %llu", upload->id,
+                           (unsigned long long)at);
+        if (got == 0)
+            return err_set(err, ERR_CORRUPT, "upload \"%s\" has lost bytes: it ends at byte %llu",
+                           upload->id, (unsigned long long)at);
+        to += got;
+        n -= (size_t)got;
+        at += (uint64_t)got;
+    }
+    return 0;
+}
+
+int fs_upload_sync(struct blob_upload *base, struct err *err)
+{
+    struct fs_upload *upload = fs_upload_of(base);
+    if (fdatasync(upload->fd) < 0)
+        return err_sys(err, "could not sync \"uploads/%s\"", base->id);
+    if (!upload->name_durable && fsync(fs_store_of(base->store)->uploads_fd) < 0)
+        return err_sys(err, "could not sync folder \"uploads\"");
+    upload->name_durable = true;
+    return 0;
+}
+
+/* ---- Committing ---- */
+
+/* The bytes on disk, and exactly those that were hashed. */
+static int seal(struct fs_upload *upload, struct err *err)
+{
+    struct stat st;
+    if (fstat(upload->fd, &st) < 0)
+        return err_sys(err, "could not stat \"uploads/%s\"", upload->base.id);
+    if (st.st_nlink == 0)
+        return upload_unknown(upload->base.id, err); /* discarded while it was written */
+    if ((uint64_t)st.st_size != upload->base.offset)
+        return err_set(err, ERR_CORRUPT, "upload \"%s\" was changed: it holds %llu bytes, not %llu",
+                       upload->base.id, (unsigned long long)st.st_size,
+                       (unsigned long long)upload->base.offset);
+    if (fdatasync(upload->fd) < 0)
+        return err_sys(err, "could not sync \"uploads/%s\"", upload->base.id);
+    return 0;
+}
+
+/* Makes the blob's folder and its entry in the algorithm's folder durable. Several threads may do
+ * so at once; each has synced before it relies on it. That the folder exists says nothing: who made
+ * it may not have come to the sync. */
+static int make_fanout(struct fs_store *store, const struct oci_digest *digest, const char *name,
+                       struct err *err)
+{
+    atomic_bool *made = &store->fanout_made[digest->algorithm][digest->bytes[0]];
+    if (atomic_load(made))
+        return 0;
+    char folder[FS_FANOUT_CHARS + 1] = {name[0], name[1], '\0'};
+    int parent_fd = store->algorithm_fds[digest->algorithm];
+    if ((mkdirat(parent_fd, folder, 0750) < 0 && errno != EEXIST) || fsync(parent_fd) < 0)
+        return err_sys(err, "could not make folder \"blobs/%s/%s\"",
+                       fs_algorithm_names[digest->algorithm], folder);
+    atomic_store(made, true);
+    crash_point("blob.folder_made");
+    return 0;
+}
+
+/* A blob of this name exists. It has the same content, unless something damaged it (a copy that was
+ * cut short, a disk that lied about a sync); the length shows the common cases, and then the good
+ * bytes take the place of the bad ones. */
+static int keep_or_replace(struct fs_upload *upload, int parent_fd, const char *name,
+                           struct err *err)
+{
+    struct stat st;
+    if (fstatat(parent_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+        (uint64_t)st.st_size == upload->base.offset)
+        return 0;
+    struct fs_store *store = fs_store_of(upload->base.store);
+    if (renameat(store->uploads_fd, upload->base.id, parent_fd, name) < 0)
+        return err_sys(err, "could not replace damaged blob \"%s\"", name);
+    return 0;
+}
+
+static int give_name(struct fs_upload *upload, const struct oci_digest *digest, const char *name,
+                     struct err *err)
+{
+    struct fs_store *store = fs_store_of(upload->base.store);
+    int parent_fd = store->algorithm_fds[digest->algorithm];
+    for (bool again = false;; again = true) {
+        if (make_fanout(store, digest, name, err) < 0)
+            return -1;
+        if (linkat(store->uploads_fd, upload->base.id, parent_fd, name, 0) == 0)
+            return 0;
+        if (errno == EEXIST)
+            return keep_or_replace(upload, parent_fd, name, err);
+        if (errno != ENOENT || again)
+            return err_sys(err, "could not name \"uploads/%s\" \"blobs/%s/%s\"", upload->base.id,
+                           fs_algorithm_names[digest->algorithm], name);
+        /* Somebody tidied empty folders away, or discarded the upload; then the second try says
+         * the same. */
+        atomic_store(&store->fanout_made[digest->algorithm][digest->bytes[0]], false);
+    }
+}
+
+/* Also for a name that was there before: who gave it may not have come to this yet. */
+static int sync_fanout(struct fs_store *store, const struct oci_digest *digest, const char *name,
+                       struct err *err)
+{
+    char folder[FS_FANOUT_CHARS + 1] = {name[0], name[1], '\0'};
+    auto_fd fd = openat(store->algorithm_fds[digest->algorithm], folder,
+                        O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0)
+        return err_sys(err, "could not sync folder \"blobs/%s/%s\"",
+                       fs_algorithm_names[digest->algorithm], folder);
+    return 0;
+}
+
+int fs_upload_commit(struct blob_upload *base, const struct oci_digest *digest, struct err *err)
+{
+    struct fs_upload *upload = fs_upload_of(base);
+    struct fs_store *store = fs_store_of(base->store);
+    char name[FS_NAME_BYTES];
+    fs_name(digest, name);
+
+    if (seal(upload, err) < 0)
+        return -1;
+    crash_point("blob.synced");
+    if (give_name(upload, digest, name, err) < 0)
+        return -1;
+    crash_point("blob.named");
+    if (sync_fanout(store, digest, name, err) < 0)
+        return -1;
+    crash_point("blob.durable");
+    /* The blob is safe; what fails from here on costs a name among the uploads, which expires, and
+     * a protection against slips. While it has both names it stays writable, so that
+     * fs_upload_open gets to see that. */
+    bool has_one_name = unlinkat(store->uploads_fd, base->id, 0) == 0 || errno == ENOENT;
+    crash_point("blob.unstaged");
+    if (has_one_name)
+        (void)fchmod(upload->fd, 0440);
+    crash_point("blob.committed");
+    return 0;
+}
