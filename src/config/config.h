@@ -42,7 +42,7 @@ struct config_network {
 };
 
 struct config {
-    struct arena arena; /* owns every str below */
+    struct arena arena; /* owns every str below; each is NUL-ended */
     struct config_listen listen[CONFIG_LISTEN_MAX];
     size_t n_listen;
     struct config_network trusted[CONFIG_TRUSTED_MAX]; /* proxy.trusted */
@@ -55,30 +55,41 @@ struct config {
 #define CONFIG_TIME(key, field, fallback, low, high, help) int64_t field;
 #define CONFIG_FLAG(key, field, fallback, help) bool field;
 #define CONFIG_CHOICE(key, field, type, fallback, words, help) enum type field;
-#define CONFIG_LIST(key, fallback, help)
+#define CONFIG_LIST(key, field, fallback, help)
 #include "config/settings.def"
 };
 
+/* Complaints are at most so many bytes: a buf with this maximum holds them all. */
+#define CONFIG_COMPLAINTS_BYTES_MAX 40000
+
 struct config_sources {
-    const char *file;       /* path of a YAML file, or NULL: then HOLDFAST_CONFIG, else none */
+    /* Path of a YAML file, or NULL for none. --config among the arguments (the last one), else
+     * HOLDFAST_CONFIG, is read instead of it. */
+    const char *file;
     char *const *arguments; /* flags after the subcommand's name; "--" forms listed above */
     int n_arguments;
-    char *const *environment; /* as environ */
+    char *const *environment; /* as environ; may be NULL */
 };
 
 /* Reads all sources, applies defaults, checks each value and those that must go together (TLS
  * certificate with key, client_auth with client_ca, an address that is not loopback while anonymous
- * push is allowed and access.anonymous_push_anywhere is not set).
- * Errors: INVALID with every complaint (up to some) in ret_complaints, one a line.
+ * push is allowed, unless access.anonymous_push_anywhere is set or tls.client_auth is required). A
+ * list that is given in one source replaces that of the sources below.
+ * Returns -1 with every complaint (up to some) in ret_complaints, one a line.
  * ret: initialised by this function on success; end with config_done. */
 int config_load(const struct config_sources *sources, struct config *ret,
                 struct buf *ret_complaints) MUST_CHECK;
+/* Takes a zeroed one. */
 void config_done(struct config *config);
 /* Writes the settings in force as a commented YAML file that config_load would read back. */
 void config_print(const struct config *config, struct buf *out);
 /* Writes the flags with their meaning and default, for --help. */
 void config_print_flags(struct buf *out);
-/* Whether an address is one whose forwarding headers are believed. */
+/* Whether an address is one whose forwarding headers are believed. IPv4-mapped IPv6 addresses are
+ * looked at as IPv4. */
 bool config_trusts(const struct config *config, const struct sockaddr *address);
+/* Whether the access settings allow to listen there; for sockets that are handed over by the
+ * service manager. config_load has checked the addresses of `listen`. */
+bool config_may_listen(const struct config *config, const struct sockaddr *address);
 
 #endif

@@ -1,0 +1,61 @@
+# bash completion for holdfast(1)                                          -*- shell-script -*-
+
+_holdfast()
+{
+    local commands="serve check-config fsck version help"
+    local settings="--config
+        --listen --data
+        --access-anonymous --access-anonymous-push-anywhere
+        --tls-certificate --tls-key --tls-client-ca --tls-client-auth
+        --proxy-trusted
+        --http-location --http-threads --http-workers --http-queue
+        --limits-connections --limits-connections-per-address --limits-uploads --limits-manifest
+        --timeouts-header --timeouts-idle --timeouts-body --timeouts-shutdown
+        --uploads-expire
+        --log-format --log-level --log-access"
+    local word=${COMP_WORDS[COMP_CWORD]} before="" words="" assigned=""
+    COMPREPLY=()
+    ((COMP_CWORD > 0)) && before=${COMP_WORDS[COMP_CWORD - 1]}
+
+    # A flag, "=" and its value come as three words: bash cuts there.
+    if [[ $word == "=" ]]; then
+        word="" assigned=yes
+    elif [[ $before == "=" ]] && ((COMP_CWORD > 1)); then
+        before=${COMP_WORDS[COMP_CWORD - 2]} assigned=yes
+    fi
+
+    case $before in
+        --config | --tls-certificate | --tls-key | --tls-client-ca)
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$word")
+            return ;;
+        --data)
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -d -- "$word")
+            return ;;
+        --access-anonymous) words="none pull push" ;;
+        --tls-client-auth) words="none optional required" ;;
+        --http-location) words="relative absolute" ;;
+        --log-format) words="auto text json" ;;
+        --log-level) words="debug info warn error" ;;
+        --access-anonymous-push-anywhere) [[ $assigned ]] && words="true false" ;;
+        --log-access) [[ $assigned ]] && words="true false" ;;
+        --repair | --deep) ;;
+        --*) return ;; # a number, a size, a time or an address
+    esac
+
+    if [[ -z $words ]]; then
+        if ((COMP_CWORD == 1)); then
+            words=$commands
+        else
+            case ${COMP_WORDS[1]} in
+                serve | check-config) words=$settings ;;
+                fsck) words="--repair --deep $settings" ;;
+                help) ((COMP_CWORD == 2)) && words=$commands ;;
+            esac
+        fi
+    fi
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+
+complete -F _holdfast holdfast
