@@ -7,7 +7,8 @@
  * Many readers, one writer. A write transaction is exclusive from its beginning; db_commit returns
  * when it is durable. Transactions that commit at the same time share one flush (group commit):
  * each is its own savepoint inside a common engine transaction, all of a group fail together when
- * the flush fails, and each of them is told so.
+ * the flush fails, and each of them is told so. So a thread in db_commit may wait for the write
+ * transactions that began after its own: hold no lock there that is taken inside of one.
  * Threads: any may call; a struct db_conn belongs to one thread from its check-out to its end. */
 #ifndef HOLDFAST_DB_H
 #define HOLDFAST_DB_H
@@ -43,10 +44,10 @@ int db_snapshot(struct db_conn *conn, struct err *err) MUST_CHECK;
 /* Begins a write transaction. It must end with db_commit or db_end, which rolls back.
  * Errors: BUSY (after busy_us), IO, FULL. */
 int db_write(struct db *db, struct db_conn **ret, struct err *err) MUST_CHECK;
-/* 0: durable. -1: nothing of the transaction was kept. Ends the connection's check-out either way.
- * Errors: FULL, IO, BUSY. */
+/* 0: durable. -1: nothing of the transaction was kept. Ends the connection's check-out either way;
+ * its statements are done by then. Errors: FULL, IO, BUSY, CONFLICT (a deferred constraint). */
 int db_commit(struct db_conn *conn, struct err *err) MUST_CHECK;
-/* Ends a reading connection, rolls a writing one back. Takes NULL. */
+/* Ends a reading connection, rolls a writing one back; its statements are done. Takes NULL. */
 void db_end(struct db_conn *conn);
 
 /* Prepares `sql`, one statement, or takes it from the connection's cache, keyed by the pointer:
@@ -54,13 +55,14 @@ void db_end(struct db_conn *conn);
  * this connection. Never NULL: a failure (broken SQL is a bug and aborts; an engine that fails is
  * remembered) is reported by the first db_step. */
 struct db_stmt *db_stmt(struct db_conn *conn, const char *sql);
-/* `parameter` counts from 1. Bytes are borrowed until db_done. A parameter that the statement does
- * not have aborts. */
+/* `parameter` counts from 1, to 64. Bytes are borrowed until db_done. A parameter that the
+ * statement does not have aborts. */
 void db_bind_int(struct db_stmt *stmt, int parameter, int64_t value);
 void db_bind_text(struct db_stmt *stmt, int parameter, struct str value);
 void db_bind_blob(struct db_stmt *stmt, int parameter, struct str value);
 /* The next row. *ret_row false: no more rows. Errors: CONFLICT (a unique or foreign key), BUSY, IO,
- * FULL, CORRUPT. */
+ * FULL, CORRUPT, TOO_LARGE. A write transaction outlives a failed statement unless the engine gave
+ * it up; then all that follows in it fails with the same error. */
 int db_step(struct db_stmt *stmt, bool *ret_row, struct err *err) MUST_CHECK;
 /* Runs a statement that gives no rows and ends it. */
 int db_run(struct db_stmt *stmt, struct err *err) MUST_CHECK;
@@ -72,6 +74,7 @@ struct str db_blob(struct db_stmt *stmt, int column);
 bool db_is_null(struct db_stmt *stmt, int column);
 /* Rows that the last insert, update or delete of this connection changed. */
 int64_t db_changed(struct db_conn *conn);
+/* A statement that is done already stays so. */
 void db_done(struct db_stmt *stmt);
 
 static inline void db_stmt_done_auto(struct db_stmt **stmt)
