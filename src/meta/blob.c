@@ -1,0 +1,140 @@
+#include "meta/meta_int.h"
+
+/* Reads id and size from the row, if there is one. */
+static int read_blob(struct call *call, struct db_stmt *stmt, struct meta_blob *ret,
+                     bool *ret_found)
+{
+    if (db_step(stmt, ret_found, &call->err) < 0)
+        return -1;
+    if (*ret_found)
+        *ret = (struct meta_blob){.id = db_int(stmt, 0), .size = (uint64_t)db_int(stmt, 1)};
+    return 0;
+}
+
+static const char sql_find[] = "SELECT b.id, b.size FROM repository r"
+                               " JOIN blob b ON b.digest = $2"
+                               " JOIN repository_blob l"
+                               " ON l.repository_id = r.id AND l.blob_id = b.id"
+                               " WHERE r.name = $1";
+
+int meta_blob_find(struct call *call, const struct oci_name *repository,
+                   const struct oci_digest *digest, struct meta_blob *ret, bool *ret_found)
+{
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    auto_stmt stmt = db_stmt(call->db, sql_find);
+    db_bind_text(stmt, 1, repository->text);
+    meta_bind_digest(stmt, 2, digest, text);
+    return read_blob(call, stmt, ret, ret_found);
+}
+
+static const char sql_find_row[] = "SELECT id, size FROM blob WHERE digest = $1";
+
+int meta_blob_find_row(struct call *call, const struct oci_digest *digest, struct meta_blob *ret,
+                       bool *ret_found)
+{
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    auto_stmt stmt = db_stmt(call->db, sql_find_row);
+    meta_bind_digest(stmt, 1, digest, text);
+    return read_blob(call, stmt, ret, ret_found);
+}
+
+static const char sql_find_anywhere[] =
+    "SELECT b.id, b.size FROM blob b WHERE b.digest = $1"
+    " AND EXISTS (SELECT 1 FROM repository_blob l WHERE l.blob_id = b.id)";
+
+int meta_blob_find_anywhere(struct call *call, const struct oci_digest *digest,
+                            struct meta_blob *ret, bool *ret_found)
+{
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    auto_stmt stmt = db_stmt(call->db, sql_find_anywhere);
+    meta_bind_digest(stmt, 1, digest, text);
+    return read_blob(call, stmt, ret, ret_found);
+}
+
+/* The update that changes nothing makes RETURNING give the row that is there. */
+static const char sql_adopt[] = "INSERT INTO blob (digest, size, created_at) VALUES ($1, $2, $3)"
+                                " ON CONFLICT (digest) DO UPDATE SET size = excluded.size"
+                                " RETURNING id";
+
+int meta_blob_adopt(struct call *call, const struct oci_digest *digest, uint64_t size,
+                    int64_t *ret_id)
+{
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    auto_stmt stmt = db_stmt(call->db, sql_adopt);
+    meta_bind_digest(stmt, 1, digest, text);
+    db_bind_int(stmt, 2, (int64_t)size); /* a file's size, never above INT64_MAX */
+    db_bind_int(stmt, 3, clock_wall().us);
+    bool row;
+    if (db_step(stmt, &row, &call->err) < 0)
+        return -1;
+    require(row);
+    *ret_id = db_int(stmt, 0);
+    return 0;
+}
+
+static const char sql_link[] = "INSERT INTO repository_blob (repository_id, blob_id, linked_at)"
+                               " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+
+int meta_blob_link(struct call *call, int64_t repository_id, int64_t blob_id)
+{
+    auto_stmt stmt = db_stmt(call->db, sql_link);
+    db_bind_int(stmt, 1, repository_id);
+    db_bind_int(stmt, 2, blob_id);
+    db_bind_int(stmt, 3, clock_wall().us);
+    return db_run(stmt, &call->err);
+}
+
+static const char sql_unlink[] =
+    "DELETE FROM repository_blob WHERE repository_id = $1 AND blob_id = $2";
+
+int meta_blob_unlink(struct call *call, int64_t repository_id, int64_t blob_id)
+{
+    auto_stmt stmt = db_stmt(call->db, sql_unlink);
+    db_bind_int(stmt, 1, repository_id);
+    db_bind_int(stmt, 2, blob_id);
+    return db_run(stmt, &call->err);
+}
+
+static const char sql_rows[] = "SELECT b.id, b.digest, b.size,"
+                               " EXISTS (SELECT 1 FROM repository_blob l WHERE l.blob_id = b.id)"
+                               " FROM blob b WHERE b.id > $1 ORDER BY b.id LIMIT $2";
+
+int meta_blob_rows(struct call *call, int64_t after_id, int64_t limit, struct meta_blob_row *ret,
+                   size_t *ret_n)
+{
+    auto_stmt stmt = db_stmt(call->db, sql_rows);
+    db_bind_int(stmt, 1, after_id);
+    db_bind_int(stmt, 2, limit);
+    size_t n = 0;
+    for (;;) {
+        bool row;
+        if (db_step(stmt, &row, &call->err) < 0)
+            return -1;
+        if (!row)
+            break;
+        if (oci_digest_parse(db_text(stmt, 1), &ret[n].digest, &call->err) < 0)
+            return err_set(&call->err, ERR_CORRUPT, "blob row %lld holds a broken digest",
+                           (long long)db_int(stmt, 0));
+        ret[n].id = db_int(stmt, 0);
+        ret[n].size = (uint64_t)db_int(stmt, 2);
+        ret[n].linked = db_int(stmt, 3) != 0;
+        n++;
+    }
+    *ret_n = n;
+    return 0;
+}
+
+static const char sql_delete_links[] = "DELETE FROM repository_blob WHERE blob_id = $1";
+static const char sql_delete[] = "DELETE FROM blob WHERE id = $1";
+
+int meta_blob_delete(struct call *call, int64_t id)
+{
+    const char *const both[] = {sql_delete_links, sql_delete};
+    for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+        auto_stmt stmt = db_stmt(call->db, both[i]);
+        db_bind_int(stmt, 1, id);
+        if (db_run(stmt, &call->err) < 0)
+            return -1;
+    }
+    return 0;
+}

@@ -1,0 +1,13 @@
+/* Shared inside meta. */
+#ifndef HOLDFAST_META_INT_H
+#define HOLDFAST_META_INT_H
+
+#include "meta/meta.h"
+
+/* Gives the first column of each row to `each`. */
+int meta_each_text(struct call *call, struct db_stmt *stmt, meta_text_fn each,
+                   void *context) MUST_CHECK;
+/* Binds the digest's text; `text` must live until db_done. */
+void meta_bind_digest(struct db_stmt *stmt, int parameter, const struct oci_digest *digest,
+                      char text[OCI_DIGEST_TEXT_MAX + 1]);
+#endif

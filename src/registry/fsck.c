@@ -1,0 +1,378 @@
+/* Compares the database with the blob store, and mends.
+ *
+ * A blob whose bytes are gone or broken has lost them already: repairing means that its row goes,
+ * so that clients see that it is missing and the next push brings it back. Manifests are never
+ * touched. Bytes that no row names come back into the repositories whose manifests need them. */
+#include "registry/registry_int.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define BATCH 256
+
+struct work {
+    struct call *call;
+    struct registry *registry;
+    const struct registry_fsck *fsck;
+    uint64_t wrong;
+    uint64_t done;
+    uint64_t total;
+};
+
+static void report(struct work *work, enum registry_finding finding, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
+static void report(struct work *work, enum registry_finding finding, const char *fmt, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    work->wrong += finding == REGISTRY_WRONG;
+    work->fsck->found(work->fsck->context, finding, text);
+}
+
+static void advance(struct work *work, const char *stage, uint64_t by)
+{
+    work->done += by;
+    work->fsck->progress(work->fsck->context, stage, work->done, work->total);
+}
+
+static void start_stage(struct work *work, uint64_t total)
+{
+    work->done = 0;
+    work->total = total;
+}
+
+/* ---- The database's own files ---- */
+
+static void report_database(void *context, const char *complaint)
+{
+    report(context, REGISTRY_WRONG, "database: %s", complaint);
+}
+
+/* ---- Rows of blobs: are the bytes there? ---- */
+
+/* Says in `trouble` what is wrong with the bytes of a row; an empty text when nothing is. */
+static int examine(struct work *work, const struct meta_blob_row *row, char *trouble, size_t n)
+{
+    struct err *err = &work->call->err;
+    auto_fd fd = -1;
+    uint64_t size;
+    trouble[0] = '\0';
+    if (blob_open(work->registry->blobs, &row->digest, &fd, &size, err) < 0) {
+        if (err->kind != ERR_NOT_FOUND)
+            return -1;
+        (void)snprintf(trouble, n, "its bytes are missing");
+        return 0;
+    }
+    if (size != row->size) {
+        (void)snprintf(trouble, n, "it has %llu bytes, and should have %llu",
+                       (unsigned long long)size, (unsigned long long)row->size);
+        return 0;
+    }
+    bool same = true;
+    if (work->fsck->deep && blob_verify(work->registry->blobs, &row->digest, &same, err) < 0)
+        return -1;
+    if (!same)
+        (void)snprintf(trouble, n, "its bytes are not what its digest says");
+    return 0;
+}
+
+static int remove_blob(struct work *work, int64_t id, const struct oci_digest *digest)
+{
+    {
+        auto_tx tx = work->call;
+        if (registry_begin_write(work->call, work->registry) < 0 ||
+            meta_blob_delete(work->call, id) < 0 || registry_commit(work->call) < 0)
+            return -1;
+    }
+    return blob_delete(work->registry->blobs, digest, &work->call->err);
+}
+
+static int check_row(struct work *work, const struct meta_blob_row *row)
+{
+    char digest[OCI_DIGEST_TEXT_MAX + 1];
+    (void)oci_digest_format(&row->digest, digest);
+    char trouble[128];
+    if (examine(work, row, trouble, sizeof(trouble)) < 0)
+        return -1;
+    bool repair = work->fsck->repair;
+    if (trouble[0] != '\0') {
+        if (repair && remove_blob(work, row->id, &row->digest) < 0)
+            return -1;
+        report(work, repair ? REGISTRY_REPAIRED : REGISTRY_WRONG, "blob %s: %s%s", digest, trouble,
+               repair ? "; its entry is removed, the next push brings it back" : "");
+    } else if (!row->linked) {
+        if (repair && remove_blob(work, row->id, &row->digest) < 0)
+            return -1;
+        report(work, repair ? REGISTRY_FREED : REGISTRY_LEFTOVER,
+               "blob %s: no repository has it any more (%llu bytes)", digest,
+               (unsigned long long)row->size);
+    }
+    advance(work, "blobs", work->fsck->deep ? row->size : 1);
+    return 0;
+}
+
+static int read_rows(struct work *work, int64_t after, struct meta_blob_row *rows, size_t *n)
+{
+    auto_tx tx = work->call;
+    if (registry_begin_read(work->call, work->registry) < 0)
+        return -1;
+    return meta_blob_rows(work->call, after, BATCH, rows, n);
+}
+
+static int check_blobs(struct work *work, const struct registry_totals *totals)
+{
+    auto_mem struct meta_blob_row *rows = mem_alloc(BATCH * sizeof(*rows));
+    int64_t after = 0;
+    size_t n;
+    start_stage(work, work->fsck->deep ? totals->blob_bytes : totals->blobs);
+    do {
+        if (read_rows(work, after, rows, &n) < 0)
+            return -1;
+        for (size_t i = 0; i < n; i++)
+            if (check_row(work, &rows[i]) < 0)
+                return -1;
+        if (n > 0)
+            after = rows[n - 1].id;
+    } while (n == BATCH);
+    return 0;
+}
+
+/* ---- Files: does a row name them? ---- */
+
+/* Bytes without a row that a manifest needs: records and links them where they are needed. */
+static int bring_back(struct work *work, const struct oci_digest *digest, uint64_t size)
+{
+    struct call *call = work->call;
+    auto_tx tx = call;
+    int64_t blob;
+    if (registry_begin_write(call, work->registry) < 0 ||
+        meta_blob_adopt(call, digest, size, &blob) < 0)
+        return -1;
+    struct meta_dependent dependent = {0};
+    for (;;) {
+        bool more;
+        if (meta_dependent_next(call, dependent.repository_id, digest, &dependent, &more) < 0)
+            return -1;
+        if (!more)
+            break;
+        if (meta_blob_link(call, dependent.repository_id, blob) < 0)
+            return -1;
+    }
+    return registry_commit(call);
+}
+
+static int find_row(struct work *work, const struct oci_digest *digest, bool *ret_known,
+                    struct meta_dependent *ret_dependent, bool *ret_needed)
+{
+    auto_tx tx = work->call;
+    struct meta_blob blob;
+    if (registry_begin_read(work->call, work->registry) < 0 ||
+        meta_blob_find_row(work->call, digest, &blob, ret_known) < 0)
+        return -1;
+    *ret_needed = false;
+    return *ret_known ? 0 : meta_dependent_next(work->call, 0, digest, ret_dependent, ret_needed);
+}
+
+static int check_file(void *context, const struct oci_digest *digest, uint64_t size,
+                      struct err *err)
+{
+    struct work *work = context;
+    bool repair = work->fsck->repair;
+    bool known;
+    bool needed;
+    struct meta_dependent dependent;
+    if (find_row(work, digest, &known, &dependent, &needed) < 0)
+        return -1;
+    advance(work, "files", 1);
+    if (known)
+        return 0;
+
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    (void)oci_digest_format(digest, text);
+    bool whole = true;
+    if (needed && blob_verify(work->registry->blobs, digest, &whole, err) < 0)
+        return -1;
+    if (needed && whole) {
+        if (repair && bring_back(work, digest, size) < 0)
+            return -1;
+        report(work, repair ? REGISTRY_REPAIRED : REGISTRY_WRONG,
+               "blob %s: it is stored and manifest " STR_FMT " of \"" STR_FMT
+               "\" needs it, but the database does not know it",
+               text, STR_ARG(dependent.manifest), STR_ARG(str_first(dependent.repository, 255)));
+        return 0;
+    }
+    if (repair && blob_delete(work->registry->blobs, digest, err) < 0)
+        return -1;
+    report(work, repair ? REGISTRY_FREED : REGISTRY_LEFTOVER,
+           "blob %s: stored, and needed by nothing (%llu bytes)", text, (unsigned long long)size);
+    return 0;
+}
+
+static int check_staged(void *context, struct str id, uint64_t size, struct wall_us changed,
+                        struct err *err)
+{
+    struct work *work = context;
+    (void)changed;
+    bool known;
+    {
+        auto_tx tx = work->call;
+        if (registry_begin_read(work->call, work->registry) < 0 ||
+            meta_upload_exists(work->call, id, &known) < 0)
+            return -1;
+    }
+    if (known)
+        return 0;
+    bool repair = work->fsck->repair;
+    if (repair && blob_upload_discard(work->registry->blobs, id, err) < 0)
+        return -1;
+    report(work, repair ? REGISTRY_FREED : REGISTRY_LEFTOVER,
+           "upload " STR_FMT ": staged bytes of a push that broke off (%llu bytes)", STR_ARG(id),
+           (unsigned long long)size);
+    return 0;
+}
+
+static int check_stray(void *context, const char *path, struct err *err)
+{
+    (void)err;
+    report(context, REGISTRY_WRONG, "file %s: not made by holdfast; remove it by hand", path);
+    return 0;
+}
+
+/* ---- Manifests: are they what they say, and whole? ---- */
+
+static int check_references(struct work *work, const struct meta_manifest_row *row,
+                            const struct oci_manifest *manifest)
+{
+    for (size_t i = 0; i < manifest->n_references; i++) {
+        const struct oci_descriptor *wanted = &manifest->references[i];
+        uint64_t size;
+        bool found;
+        if (meta_content_find(work->call, row->repository_id, wanted->kind, &wanted->digest, &size,
+                              &found) < 0)
+            return -1;
+        if (!found)
+            report(work, REGISTRY_WRONG,
+                   "manifest " STR_FMT " of \"" STR_FMT "\": it needs " STR_FMT
+                   ", which is missing; push the image again",
+                   STR_ARG(row->digest), STR_ARG(str_first(row->repository, 255)),
+                   STR_ARG(oci_digest_text(&work->call->arena, &wanted->digest)));
+    }
+    return 0;
+}
+
+static int check_manifest(struct work *work, const struct meta_manifest_row *row)
+{
+    struct oci_digest digest;
+    struct oci_digest actual;
+    struct oci_manifest manifest;
+    struct err why;
+    const char *trouble = NULL;
+    if (oci_digest_parse(row->digest, &digest, &why) < 0)
+        trouble = "its digest is not one";
+    else {
+        actual = oci_digest_of(digest.algorithm, row->content);
+        if (!oci_digest_eq(&actual, &digest))
+            trouble = "its bytes are not what its digest says; delete it and push it again";
+        else if (oci_manifest_parse(&work->call->arena, row->media_type, row->content, &manifest,
+                                    &why) < 0)
+            trouble = why.say;
+    }
+    if (trouble == NULL)
+        return check_references(work, row, &manifest);
+    report(work, REGISTRY_WRONG, "manifest " STR_FMT " of \"" STR_FMT "\": %s",
+           STR_ARG(row->digest), STR_ARG(str_first(row->repository, 255)), trouble);
+    return 0;
+}
+
+static int check_manifests(struct work *work, uint64_t total)
+{
+    int64_t after = 0;
+    bool more = true;
+    start_stage(work, total);
+    while (more) {
+        auto_tx tx = work->call;
+        struct meta_manifest_row row;
+        if (registry_begin_read(work->call, work->registry) < 0 ||
+            meta_manifest_next(work->call, after, &row, &more) < 0)
+            return -1;
+        if (more && check_manifest(work, &row) < 0)
+            return -1;
+        if (more) {
+            after = row.id;
+            advance(work, "manifests", 1);
+        }
+        arena_done(&work->call->arena); /* each manifest may be megabytes */
+    }
+    return 0;
+}
+
+/* ---- Rows of uploads: are their bytes there? ---- */
+
+static int check_upload(struct work *work, struct str id, uint64_t received)
+{
+    struct err *err = &work->call->err;
+    struct blob_upload *opened = NULL;
+    int done = blob_upload_open(work->registry->blobs, id, received, (struct str){0}, &opened, err);
+    auto_upload upload = opened;
+    if (done == 0)
+        return 0;
+    if (err->kind != ERR_NOT_FOUND && err->kind != ERR_CORRUPT && err->kind != ERR_INVALID)
+        return -1;
+    bool repair = work->fsck->repair;
+    if (repair) {
+        auto_tx tx = work->call;
+        if (registry_begin_write(work->call, work->registry) < 0 ||
+            meta_upload_delete(work->call, id) < 0 || registry_commit(work->call) < 0)
+            return -1;
+    }
+    report(work, repair ? REGISTRY_REPAIRED : REGISTRY_WRONG,
+           "upload " STR_FMT ": the %llu bytes that were acknowledged are not there%s",
+           STR_ARG(str_first(id, 64)), (unsigned long long)received,
+           repair ? "; its entry is removed" : "");
+    return 0;
+}
+
+static int check_uploads(struct work *work, uint64_t total)
+{
+    struct str id = STR("");
+    start_stage(work, total);
+    for (;;) {
+        uint64_t received;
+        bool more;
+        {
+            auto_tx tx = work->call;
+            if (registry_begin_read(work->call, work->registry) < 0 ||
+                meta_upload_next(work->call, id, &id, &received, &more) < 0)
+                return -1;
+        }
+        if (!more)
+            return 0;
+        if (check_upload(work, id, received) < 0)
+            return -1;
+        advance(work, "uploads", 1);
+    }
+}
+
+int registry_fsck(struct call *call, struct registry *registry, const struct registry_fsck *fsck,
+                  uint64_t *ret_wrong)
+{
+    struct work work = {.call = call, .registry = registry, .fsck = fsck};
+    static const struct blob_walk files = {
+        .blob = check_file, .upload = check_staged, .stray = check_stray};
+    struct registry_totals totals;
+    start_stage(&work, 1);
+    if (db_verify(registry->db, report_database, &work, &call->err) < 0)
+        return -1;
+    advance(&work, "database", 1);
+    if (registry_totals(call, registry, &totals) < 0 || check_blobs(&work, &totals) < 0)
+        return -1;
+    start_stage(&work, totals.blobs);
+    if (blob_walk(registry->blobs, &files, &work, &call->err) < 0 ||
+        check_uploads(&work, totals.uploads) < 0 || check_manifests(&work, totals.manifests) < 0)
+        return -1;
+    *ret_wrong = work.wrong;
+    return 0;
+}

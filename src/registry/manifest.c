@@ -1,0 +1,186 @@
+#include "registry/registry_int.h"
+
+static struct str reference_text(struct call *call, const struct oci_reference *reference)
+{
+    return reference->is_digest ? oci_digest_text(&call->arena, &reference->digest)
+                                : reference->tag.text;
+}
+
+int registry_manifest_pull(struct call *call, struct registry *registry,
+                           const struct oci_name *name, const struct oci_reference *reference,
+                           bool want_content, struct registry_manifest *ret)
+{
+    auto_tx tx = call;
+    struct meta_manifest manifest;
+    bool found;
+    if (registry_begin_read(call, registry) < 0 ||
+        meta_manifest_find(call, name, reference, want_content, &manifest, &found) < 0)
+        return -1;
+    if (!found)
+        return registry_not_found(call, name, OCI_MANIFEST_UNKNOWN,
+                                  reference_text(call, reference));
+    *ret = (struct registry_manifest){
+        .digest = manifest.digest,
+        .media_type = manifest.media_type,
+        .size = manifest.size,
+        .content = manifest.content,
+    };
+    return 0;
+}
+
+/* ---- Push ---- */
+
+/* The digest under which the content is stored: what the client named, else sha256. */
+static int decide_digest(struct call *call, const struct registry_push *push,
+                         struct oci_digest *ret)
+{
+    const struct oci_reference *reference = &push->reference;
+    enum hash_algorithm algorithm =
+        reference->is_digest ? reference->digest.algorithm : HASH_SHA256;
+    *ret = oci_digest_of(algorithm, push->content);
+    if (reference->is_digest && !oci_digest_eq(ret, &reference->digest))
+        return err_code(&call->err, ERR_INVALID, OCI_DIGEST_INVALID,
+                        "the manifest was pushed as " STR_FMT " but its bytes are " STR_FMT,
+                        STR_ARG(oci_digest_text(&call->arena, &reference->digest)),
+                        STR_ARG(oci_digest_text(&call->arena, ret)));
+    return 0;
+}
+
+static int check_conditions(struct call *call, const struct oci_name *name,
+                            const struct registry_push *push)
+{
+    if (push->if_match.p == NULL && push->if_none_match.p == NULL)
+        return 0;
+    struct meta_manifest now;
+    bool exists;
+    if (meta_manifest_find(call, name, &push->reference, /* want_content= */ false, &now, &exists) <
+        0)
+        return -1;
+    struct str digest = exists ? now.digest : (struct str){0};
+    if (push->if_match.p != NULL && !push->etag_matches(push->if_match, digest, exists))
+        return err_set(&call->err, ERR_PRECONDITION, "If-Match does not name what is stored now");
+    if (push->if_none_match.p != NULL && push->etag_matches(push->if_none_match, digest, exists))
+        return err_set(&call->err, ERR_PRECONDITION, "If-None-Match names what is stored now");
+    return 0;
+}
+
+/* Every blob and child that the manifest names must be in the repository, with its size. */
+static int check_references(struct call *call, int64_t repository,
+                            const struct oci_manifest *manifest)
+{
+    struct str *missing = arena_alloc(&call->arena, manifest->n_references * sizeof(*missing));
+    size_t n_missing = 0;
+    for (size_t i = 0; i < manifest->n_references; i++) {
+        const struct oci_descriptor *wanted = &manifest->references[i];
+        uint64_t size;
+        bool found;
+        if (meta_content_find(call, repository, wanted->kind, &wanted->digest, &size, &found) < 0)
+            return -1;
+        if (!found)
+            missing[n_missing++] = oci_digest_text(&call->arena, &wanted->digest);
+        else if (size != wanted->size)
+            return err_code(
+                &call->err, ERR_INVALID, OCI_SIZE_INVALID,
+                "the manifest gives %llu bytes as the size of " STR_FMT ", which has %llu",
+                (unsigned long long)wanted->size,
+                STR_ARG(oci_digest_text(&call->arena, &wanted->digest)), (unsigned long long)size);
+    }
+    if (n_missing == 0)
+        return 0;
+    (void)err_code(&call->err, ERR_INVALID, OCI_MANIFEST_BLOB_UNKNOWN,
+                   "the manifest names content that is not in this repository; push it first");
+    call->err.details = missing;
+    call->err.n_details = n_missing;
+    return -1;
+}
+
+static int set_tags(struct call *call, int64_t repository, const struct registry_push *push,
+                    int64_t manifest)
+{
+    if (!push->reference.is_digest)
+        return meta_tag_set(call, repository, &push->reference.tag, manifest);
+    for (size_t i = 0; i < push->n_tags; i++)
+        if (meta_tag_set(call, repository, &push->tags[i], manifest) < 0)
+            return -1;
+    return 0;
+}
+
+int registry_manifest_push(struct call *call, struct registry *registry,
+                           const struct oci_name *name, const struct registry_push *push,
+                           struct registry_pushed *ret)
+{
+    struct oci_manifest manifest;
+    struct oci_digest digest;
+    if (oci_manifest_parse(&call->arena, push->content_type, push->content, &manifest, &call->err) <
+            0 ||
+        decide_digest(call, push, &digest) < 0)
+        return -1;
+
+    auto_tx tx = call;
+    int64_t repository;
+    int64_t id;
+    if (registry_begin_write(call, registry) < 0 || check_conditions(call, name, push) < 0 ||
+        meta_repository_ensure(call, name, &repository) < 0 ||
+        check_references(call, repository, &manifest) < 0 ||
+        meta_manifest_put(call, repository, &digest, &manifest, push->content, &id) < 0 ||
+        set_tags(call, repository, push, id) < 0)
+        return -1;
+    crash_point("manifest.written");
+    if (registry_commit(call) < 0)
+        return -1;
+    crash_point("manifest.committed");
+    *ret = (struct registry_pushed){
+        .digest = digest,
+        .has_subject = manifest.has_subject,
+        .subject = manifest.subject,
+        .n_foreign = manifest.n_foreign,
+    };
+    return 0;
+}
+
+/* ---- Delete ---- */
+
+static int delete_tag(struct call *call, const struct oci_name *name, const struct oci_tag *tag)
+{
+    int64_t repository;
+    bool found;
+    if (meta_repository_find(call, name, &repository, &found) < 0)
+        return -1;
+    if (found && meta_tag_delete(call, repository, tag, &found) < 0)
+        return -1;
+    return found ? 0 : registry_not_found(call, name, OCI_MANIFEST_UNKNOWN, tag->text);
+}
+
+static int delete_manifest(struct call *call, const struct oci_name *name,
+                           const struct oci_reference *reference)
+{
+    struct meta_manifest manifest;
+    bool found;
+    if (meta_manifest_find(call, name, reference, /* want_content= */ false, &manifest, &found) < 0)
+        return -1;
+    if (!found)
+        return registry_not_found(call, name, OCI_MANIFEST_UNKNOWN,
+                                  reference_text(call, reference));
+    int64_t repository;
+    struct str parent;
+    bool listed;
+    if (meta_repository_find(call, name, &repository, &found) < 0 ||
+        meta_dependent_find(call, repository, &reference->digest, &parent, &listed) < 0)
+        return -1;
+    if (listed)
+        return err_set(&call->err, ERR_UNSUPPORTED,
+                       "index \"" STR_FMT "\" lists this manifest; delete the index first",
+                       STR_ARG(parent));
+    return meta_manifest_delete(call, manifest.id);
+}
+
+int registry_manifest_delete(struct call *call, struct registry *registry,
+                             const struct oci_name *name, const struct oci_reference *reference)
+{
+    auto_tx tx = call;
+    if (registry_begin_write(call, registry) < 0)
+        return -1;
+    int done = reference->is_digest ? delete_manifest(call, name, reference)
+                                    : delete_tag(call, name, &reference->tag);
+    return done < 0 ? -1 : registry_commit(call);
+}
