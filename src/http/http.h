@@ -30,7 +30,7 @@ enum http_method {
 #define HTTP_HEADERS_MAX 20
 
 struct http_header {
-    const char *name; /* static */
+    const char *name;  /* static */
     const char *value; /* arena of the call, or static; NUL-ended, no line breaks */
 };
 
@@ -42,7 +42,7 @@ struct http_response {
     int fd;          /* owned by the response: `size` bytes from `offset` are sent */
     uint64_t offset;
     uint64_t size;
-    bool size_only; /* answer to HEAD: Content-Length is `size`, nothing is sent */
+    bool size_only; /* answer to HEAD, or 304: Content-Length is `size`, nothing is sent */
 };
 
 struct http_connection; /* of this room */
@@ -70,19 +70,24 @@ struct http_exchange {
     struct http_connection *connection;
     struct http_exchange *next;
     unsigned phase;
+    bool expects_continue;
+    bool whole; /* the request is read to its end */
     bool answered;
+    struct mono_us refused_at;
     uint64_t drained;
 };
 
 struct http_app {
     void *context;
-    /* The head is read. Returns 0 to go on, -1 when the response stands and the body is unwanted. */
+    /* The head is read. Returns 0 to go on, -1 when the response stands and the body is unwanted.
+     */
     int (*begin)(void *context, struct http_exchange *x);
     /* A piece of the body. -1 as for begin. */
     int (*body)(void *context, struct http_exchange *x, struct str piece);
     /* All of the body is there: fill the response. */
     void (*end)(void *context, struct http_exchange *x);
-    /* A refusal of this room's own (overload, a broken head): fill the response from x->call.err. */
+    /* A refusal of this room's own (overload, a broken head): fill the response from x->call.err.
+     * x->response.status already holds the status that fits (400, 414, 431, 501, 503). */
     void (*refuse)(void *context, struct http_exchange *x);
     /* The answer went out (`complete`) or the connection broke; release x->state. Called once for
      * each exchange, also for those whose head never became whole (then begin was not called). */
@@ -92,7 +97,7 @@ struct http_app {
 struct http_options {
     const int *listeners; /* listening sockets, owned by the server from http_start on */
     size_t n_listeners;
-    unsigned threads; /* event threads per listener */
+    unsigned threads; /* event threads, shared by the listeners */
     unsigned workers;
     unsigned queue;
     unsigned connections;
@@ -113,8 +118,8 @@ struct http_server;
 int http_listen(const struct sockaddr *address, socklen_t bytes, const char *text, int *ret,
                 struct err *err) MUST_CHECK;
 /* Errors: IO, INVALID (a certificate that cannot be used: names the file). ret: owned. */
-int http_start(const struct http_options *options, struct http_server **ret, struct err *err)
-    MUST_CHECK;
+int http_start(const struct http_options *options, struct http_server **ret,
+               struct err *err) MUST_CHECK;
 /* Reads the certificate and key again; connections that stand keep theirs. On an error the old ones
  * stay in use. Errors: INVALID, IO. */
 int http_reload_certificate(struct http_server *server, struct err *err) MUST_CHECK;
