@@ -1,0 +1,170 @@
+"""Running the load tools, and what their figures become: rows with a peer, a ratio and a target."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import statistics
+import subprocess
+import threading
+
+from servers import Broken, resident
+
+TOOL_SECONDS = 600
+MIB = 1024 * 1024
+WRK_REPORT = """
+done = function(summary, latency, requests)
+    local e = summary.errors
+    io.write(string.format(
+        'RESULT {"requests": %d, "us": %d, "p50_us": %.0f, "p99_us": %.0f, "errors": %d}\\n',
+        summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+        e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+
+
+def run(argv):
+    argv = [str(word) for word in argv]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=TOOL_SECONDS)
+    if done.returncode != 0:
+        raise Broken(f"{shlex.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+class Tools:
+    """wrk, and load and bare from this folder."""
+
+    def __init__(self, folder, built=None):
+        self.script = pathlib.Path(folder) / "report.lua"
+        self.script.write_text(WRK_REPORT)
+        self.load_path = pathlib.Path(built or folder) / "load"
+        self.bare_path = pathlib.Path(built or folder) / "bare"
+        if built is None:
+            self.build()
+
+    def build(self):
+        here = pathlib.Path(__file__).resolve().parent
+        base = here.parent / "src" / "base"
+        sources = [p for p in base.glob("*.c") if not p.stem.startswith(("test_", "fuzz_"))]
+        compiler = shlex.split(os.environ.get("CC", "cc")) + ["-std=gnu17", "-O2", "-D_GNU_SOURCE"]
+        for tool in (self.load_path, self.bare_path):
+            run(
+                compiler
+                + [f"-I{base.parent}", "-DHOLDFAST_VERSION=\"bench\"", here / f"{tool.name}.c"]
+                + sources
+                + ["-o", tool, "-lnettle", "-lgnutls", "-lpthread"]
+            )
+
+    def wrk(self, url, connections, seconds, headers=()):
+        argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+        argv += ["-s", self.script]
+        for header in headers:
+            argv += ["-H", header]
+        out = run(argv + [url])
+        result = json.loads(out[out.index("RESULT ") + 7 :])
+        if result["errors"] or not result["requests"]:
+            raise Broken(f"wrk on {url}: {result}")
+        return {
+            "rate": result["requests"] * 1e6 / result["us"],
+            "p50_ms": result["p50_us"] / 1e3,
+            "p99_ms": result["p99_us"] / 1e3,
+        }
+
+    def load_argv(self, port, verb, what, headers=(), tls=False, **flags):
+        argv = [self.load_path, "--port", port]
+        for name, value in flags.items():
+            argv += [f"--{name}", value]
+        return argv + (["--tls"] if tls else []) + [verb, what, *headers]
+
+    def load(self, port, verb, what, **options):
+        result = json.loads(run(self.load_argv(port, verb, what, **options)))
+        return {
+            "rate": result["requests"] / result["seconds"],
+            "mb": result["bytes"] / result["seconds"] / 1e6,
+            "p50_ms": result["p50_us"] / 1e3,
+            "p99_ms": result["p99_us"] / 1e3,
+            "cipher": result["cipher"],
+        }
+
+
+class MemoryWatch:
+    """The most memory a process held while it is watched: VmRSS, and RssAnon at any one moment."""
+
+    def __init__(self, pid, period=0.05):
+        self.pid = pid
+        self.period = period
+        self.peak = {}
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    def watch(self):
+        while not self.stopped.wait(self.period):
+            for name, kib in resident(self.pid).items():
+                self.peak[name] = max(self.peak.get(name, 0), kib / 1024)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        self.thread.join()
+
+
+@dataclasses.dataclass
+class Row:
+    """One line of the report. `ours` and `theirs` hold one figure per round, in the same order."""
+
+    section: str
+    name: str
+    unit: str
+    ours: list
+    peer: str = ""
+    theirs: list = dataclasses.field(default_factory=list)
+    at_least: float = None  # target: ours / theirs
+    at_most: float = None  # target: ours / theirs
+    below: float = None  # target: ours, in `unit`
+
+    @property
+    def ratio(self):
+        if not self.theirs:
+            return None
+        return statistics.median(a / b for a, b in zip(self.ours, self.theirs))
+
+    @property
+    def target(self):
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}x"
+        if self.at_most is not None:
+            return f"≤ {self.at_most:g}x"
+        return f"< {self.below:g} {self.unit}" if self.below is not None else ""
+
+    @property
+    def met(self):
+        """None without a target."""
+        if self.at_least is not None:
+            return self.ratio >= self.at_least
+        if self.at_most is not None:
+            return self.ratio <= self.at_most
+        return statistics.median(self.ours) < self.below if self.below is not None else None
+
+    @property
+    def verdict(self):
+        return {None: "", True: "ok", False: "missed"}[self.met]
+
+    def cells(self):
+        def figure(values):
+            middle = statistics.median(values)
+            digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
+            return f"{middle:,.{digits}f} {self.unit}"
+
+        ratio = self.ratio
+        return [
+            self.name,
+            figure(self.ours),
+            f"{figure(self.theirs)} ({self.peer})" if self.theirs else "",
+            f"{ratio:.{1 if ratio >= 10 else 2}f}x" if ratio is not None else "",
+            self.target,
+            self.verdict,
+        ]
