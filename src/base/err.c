@@ -33,7 +33,7 @@ int err_sys_at(struct err *err, const char *file, int line, const char *fmt, ...
     bool full = number == ENOSPC || number == EDQUOT || number == EFBIG;
     start(err, full ? ERR_FULL : ERR_IO, NULL, file, line);
     (void)snprintf(err->say, sizeof(err->say), "%s",
-                   full ? "the registry's storage is full" : "the registry's storage failed");
+                   full ? "the registry has no space left to store this" : "the registry's storage failed");
 
     va_list args;
     va_start(args, fmt);

@@ -126,7 +126,8 @@ static int visit_algorithm(const struct folder *folder, const char *name, const 
 int fs_walk(struct blob_store *store, const struct blob_walk *walk, void *context, struct err *err)
 {
     struct folder root = {.walk = walk, .context = context, .fd = fs_store_of(store)->root_fd};
-    if (walk_folder(&root, "blobs", visit_algorithm, err) < 0)
+    bool staged_only = walk->blob == NULL && walk->stray == NULL; /* blobs may be millions */
+    if (!staged_only && walk_folder(&root, "blobs", visit_algorithm, err) < 0)
         return -1;
     return walk_folder(&root, "uploads", visit_upload, err);
 }

@@ -68,8 +68,11 @@ static int check(const struct config *config, struct registry_fsck *fsck)
     call_init(&call);
     struct registry_options options = cmd_registry_options(config);
     struct registry *registry;
-    if (access(config->data.p, F_OK) < 0)
-        return cmd_fail(&(struct err){.say = "there is no data folder there; see --data"});
+    if (access(config->data.p, F_OK) < 0) { /* opening would make it */
+        (void)err_set(&call.err, ERR_NOT_FOUND, "there is no data folder \"%s\"; see --data",
+                      config->data.p);
+        return cmd_fail(&call.err);
+    }
     if (registry_open(&options, &registry, &call.err) < 0)
         return cmd_fail(&call.err);
     uint64_t wrong;

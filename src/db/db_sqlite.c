@@ -103,7 +103,7 @@ static const char *say_of(enum err_kind kind)
     case ERR_BUSY:
         return "the registry's database is busy";
     case ERR_FULL:
-        return "the registry's storage is full";
+        return "the registry has no space left to store this";
     case ERR_CORRUPT:
         return "the registry's database is damaged";
     case ERR_TOO_LARGE:

@@ -114,6 +114,9 @@ int meta_upload_delete(struct call *call, struct str id) MUST_CHECK;
 /* Deletes it when nothing touched it since `before`. */
 int meta_upload_delete_stale(struct call *call, struct str id, struct wall_us before) MUST_CHECK;
 int meta_upload_exists(struct call *call, struct str id, bool *ret_found) MUST_CHECK;
+/* The next upload in the order of ids that nothing touched since `before`. */
+int meta_upload_next(struct call *call, struct str after, struct wall_us before, struct str *ret_id,
+                     uint64_t *ret_received, bool *ret_found) MUST_CHECK;
 
 /* ---- Totals and checks ---- */
 
@@ -161,9 +164,6 @@ int meta_dependent_next(struct call *call, int64_t after_repository,
 /* The row of a blob, linked or not. */
 int meta_blob_find_row(struct call *call, const struct oci_digest *digest, struct meta_blob *ret,
                        bool *ret_found) MUST_CHECK;
-/* The next upload in the order of ids. */
-int meta_upload_next(struct call *call, struct str after, struct str *ret_id,
-                     uint64_t *ret_received, bool *ret_found) MUST_CHECK;
 /* Removes a blob and its links. */
 int meta_blob_delete(struct call *call, int64_t id) MUST_CHECK;
 

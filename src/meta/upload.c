@@ -81,13 +81,15 @@ int meta_upload_exists(struct call *call, struct str id, bool *ret_found)
     return db_step(stmt, ret_found, &call->err);
 }
 
-static const char sql_next[] = "SELECT id, received FROM upload WHERE id > $1 ORDER BY id LIMIT 1";
+static const char sql_next[] = "SELECT id, received FROM upload WHERE id > $1 AND touched_at < $2"
+                               " ORDER BY id LIMIT 1";
 
-int meta_upload_next(struct call *call, struct str after, struct str *ret_id,
+int meta_upload_next(struct call *call, struct str after, struct wall_us before, struct str *ret_id,
                      uint64_t *ret_received, bool *ret_found)
 {
     auto_stmt stmt = db_stmt(call->db, sql_next);
     db_bind_text(stmt, 1, after);
+    db_bind_int(stmt, 2, before.us);
     if (db_step(stmt, ret_found, &call->err) < 0)
         return -1;
     if (*ret_found) {

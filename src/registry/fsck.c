@@ -311,6 +311,15 @@ static int check_manifests(struct work *work, uint64_t total)
 
 /* ---- Rows of uploads: are their bytes there? ---- */
 
+static int remove_upload(struct work *work, struct str id)
+{
+    auto_tx tx = work->call;
+    if (registry_begin_write(work->call, work->registry) < 0 ||
+        meta_upload_delete(work->call, id) < 0)
+        return -1;
+    return registry_commit(work->call);
+}
+
 static int check_upload(struct work *work, struct str id, uint64_t received)
 {
     struct err *err = &work->call->err;
@@ -319,19 +328,20 @@ static int check_upload(struct work *work, struct str id, uint64_t received)
     auto_upload upload = opened;
     if (done == 0)
         return 0;
-    if (err->kind != ERR_NOT_FOUND && err->kind != ERR_CORRUPT && err->kind != ERR_INVALID)
+    bool gone = err->kind == ERR_NOT_FOUND; /* a crash came just before its end */
+    if (!gone && err->kind != ERR_CORRUPT && err->kind != ERR_INVALID)
         return -1;
     bool repair = work->fsck->repair;
-    if (repair) {
-        auto_tx tx = work->call;
-        if (registry_begin_write(work->call, work->registry) < 0 ||
-            meta_upload_delete(work->call, id) < 0 || registry_commit(work->call) < 0)
-            return -1;
-    }
-    report(work, repair ? REGISTRY_REPAIRED : REGISTRY_WRONG,
-           "upload " STR_FMT ": the %llu bytes that were acknowledged are not there%s",
-           STR_ARG(str_first(id, 64)), (unsigned long long)received,
-           repair ? "; its entry is removed" : "");
+    if (repair && remove_upload(work, id) < 0)
+        return -1;
+    if (gone)
+        report(work, repair ? REGISTRY_FREED : REGISTRY_LEFTOVER,
+               "upload " STR_FMT ": its bytes became a blob, or were removed",
+               STR_ARG(str_first(id, 64)));
+    else
+        report(work, repair ? REGISTRY_REPAIRED : REGISTRY_WRONG,
+               "upload " STR_FMT ": the %llu bytes that were acknowledged are not there",
+               STR_ARG(str_first(id, 64)), (unsigned long long)received);
     return 0;
 }
 
@@ -345,7 +355,8 @@ static int check_uploads(struct work *work, uint64_t total)
         {
             auto_tx tx = work->call;
             if (registry_begin_read(work->call, work->registry) < 0 ||
-                meta_upload_next(work->call, id, &id, &received, &more) < 0)
+                meta_upload_next(work->call, id, (struct wall_us){INT64_MAX}, &id, &received,
+                                 &more) < 0)
                 return -1;
         }
         if (!more)

@@ -64,26 +64,37 @@ static int check_conditions(struct call *call, const struct oci_name *name,
     return 0;
 }
 
+static bool is_listed(const struct str *list, size_t n, struct str text)
+{
+    for (size_t i = 0; i < n; i++)
+        if (str_eq(list[i], text))
+            return true;
+    return false;
+}
+
+/* So many missing digests are named at most; who misses more hears of the rest at the next try. */
+#define MISSING_MAX 100
+
 /* Every blob and child that the manifest names must be in the repository, with its size. */
 static int check_references(struct call *call, int64_t repository,
                             const struct oci_manifest *manifest)
 {
-    struct str *missing = arena_alloc(&call->arena, manifest->n_references * sizeof(*missing));
+    struct str *missing = arena_alloc(&call->arena, MISSING_MAX * sizeof(*missing));
     size_t n_missing = 0;
-    for (size_t i = 0; i < manifest->n_references; i++) {
+    for (size_t i = 0; i < manifest->n_references && n_missing < MISSING_MAX; i++) {
         const struct oci_descriptor *wanted = &manifest->references[i];
         uint64_t size;
         bool found;
         if (meta_content_find(call, repository, wanted->kind, &wanted->digest, &size, &found) < 0)
             return -1;
-        if (!found)
-            missing[n_missing++] = oci_digest_text(&call->arena, &wanted->digest);
-        else if (size != wanted->size)
+        struct str digest = oci_digest_text(&call->arena, &wanted->digest);
+        if (!found && !is_listed(missing, n_missing, digest))
+            missing[n_missing++] = digest;
+        if (found && size != wanted->size)
             return err_code(
                 &call->err, ERR_INVALID, OCI_SIZE_INVALID,
                 "the manifest gives %llu bytes as the size of " STR_FMT ", which has %llu",
-                (unsigned long long)wanted->size,
-                STR_ARG(oci_digest_text(&call->arena, &wanted->digest)), (unsigned long long)size);
+                (unsigned long long)wanted->size, STR_ARG(digest), (unsigned long long)size);
     }
     if (n_missing == 0)
         return 0;

@@ -249,6 +249,32 @@ static int sweep_staged(void *context, struct str id, uint64_t size, struct wall
     return blob_upload_discard(sweep->registry->blobs, id, err);
 }
 
+/* Rows whose bytes are gone: a crash came between the end of the bytes and that of the row. */
+static int sweep_rows(struct sweep *sweep)
+{
+    struct str id = STR("");
+    for (;;) {
+        struct call *call = sweep->call;
+        uint64_t received;
+        bool more;
+        {
+            auto_tx tx = call;
+            if (registry_begin_read(call, sweep->registry) < 0 ||
+                meta_upload_next(call, id, sweep->before, &id, &received, &more) < 0)
+                return -1;
+        }
+        if (!more)
+            return 0;
+        struct blob_upload *opened = NULL;
+        int found = blob_upload_open(sweep->registry->blobs, id, received, (struct str){0}, &opened,
+                                     &call->err);
+        blob_upload_close(opened);
+        bool fresh;
+        if (found < 0 && call->err.kind == ERR_NOT_FOUND && forget_stale(sweep, id, &fresh) < 0)
+            return -1;
+    }
+}
+
 int registry_uploads_expire(struct call *call, struct registry *registry, size_t *ret_n)
 {
     struct sweep sweep = {
@@ -257,7 +283,7 @@ int registry_uploads_expire(struct call *call, struct registry *registry, size_t
         .before = {clock_wall().us - registry->expire_us},
     };
     const struct blob_walk staged = {.upload = sweep_staged};
-    if (blob_walk(registry->blobs, &staged, &sweep, &call->err) < 0)
+    if (blob_walk(registry->blobs, &staged, &sweep, &call->err) < 0 || sweep_rows(&sweep) < 0)
         return -1;
     *ret_n = sweep.n;
     return 0;
