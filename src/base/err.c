@@ -16,24 +16,24 @@ static void start(struct err *err, enum err_kind kind, const char *code, const c
     err->line = line;
 }
 
-int err_set_at(struct err *err, enum err_kind kind, const char *code, const char *file, int line,
-               const char *fmt, ...)
+void err_set_at(struct err *err, enum err_kind kind, const char *code, const char *file, int line,
+                const char *fmt, ...)
 {
     start(err, kind, code, file, line);
     va_list args;
     va_start(args, fmt);
     (void)vsnprintf(err->say, sizeof(err->say), fmt, args);
     va_end(args);
-    return -1;
 }
 
-int err_sys_at(struct err *err, const char *file, int line, const char *fmt, ...)
+void err_sys_at(struct err *err, const char *file, int line, const char *fmt, ...)
 {
     int number = errno;
     bool full = number == ENOSPC || number == EDQUOT || number == EFBIG;
     start(err, full ? ERR_FULL : ERR_IO, NULL, file, line);
     (void)snprintf(err->say, sizeof(err->say), "%s",
-                   full ? "the registry has no space left to store this" : "the registry's storage failed");
+                   full ? "the registry has no space left to store this"
+                        : "the registry's storage failed");
 
     va_list args;
     va_start(args, fmt);
@@ -41,10 +41,9 @@ int err_sys_at(struct err *err, const char *file, int line, const char *fmt, ...
     va_end(args);
     size_t used = strlen(err->why);
     (void)snprintf(err->why + used, sizeof(err->why) - used, ": %s", strerrordesc_np(number));
-    return -1;
 }
 
-int err_why(struct err *err, const char *fmt, ...)
+void err_why_add(struct err *err, const char *fmt, ...)
 {
     size_t used = strlen(err->why);
     if (used > 0 && used + 2 < sizeof(err->why)) {
@@ -55,7 +54,6 @@ int err_why(struct err *err, const char *fmt, ...)
     va_start(args, fmt);
     (void)vsnprintf(err->why + used, sizeof(err->why) - used, fmt, args);
     va_end(args);
-    return -1;
 }
 
 const char *err_kind_name(enum err_kind kind)

@@ -40,18 +40,21 @@ struct err {
     int line;
 };
 
-/* Both return -1, so that a failing function can `return err_set(...)`. */
-#define err_set(err, kind, ...) err_set_at((err), (kind), NULL, __FILE__, __LINE__, __VA_ARGS__)
+/* All are -1, visibly, so that a failing function can `return err_set(...)` and a static analyser
+ * knows what its caller sees. */
+#define err_set(err, kind, ...) err_code((err), (kind), NULL, __VA_ARGS__)
 #define err_code(err, kind, code, ...) \
-    err_set_at((err), (kind), (code), __FILE__, __LINE__, __VA_ARGS__)
+    (err_set_at((err), (kind), (code), __FILE__, __LINE__, __VA_ARGS__), -1)
 /* From errno: `why` is the text and errno's; the client hears of the kind alone. */
-#define err_sys(err, ...) err_sys_at((err), __FILE__, __LINE__, __VA_ARGS__)
+#define err_sys(err, ...) (err_sys_at((err), __FILE__, __LINE__, __VA_ARGS__), -1)
+/* Adds what only the log may hear. */
+#define err_why(err, ...) (err_why_add((err), __VA_ARGS__), -1)
 
-int err_set_at(struct err *err, enum err_kind kind, const char *code, const char *file, int line,
-               const char *fmt, ...) PRINTF_LIKE(6, 7);
-int err_sys_at(struct err *err, const char *file, int line, const char *fmt, ...) PRINTF_LIKE(4, 5);
-/* Adds what only the log may hear. Returns -1. */
-int err_why(struct err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void err_set_at(struct err *err, enum err_kind kind, const char *code, const char *file, int line,
+                const char *fmt, ...) PRINTF_LIKE(6, 7);
+void err_sys_at(struct err *err, const char *file, int line, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
+void err_why_add(struct err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* static */
 const char *err_kind_name(enum err_kind kind);
 

@@ -73,7 +73,7 @@ static inline void blob_upload_close_auto(struct blob_upload **upload)
 {
     blob_upload_close(*upload);
 }
-#define auto_upload __attribute__((cleanup(blob_upload_close_auto))) struct blob_upload *
+#define auto_upload __attribute__((cleanup(blob_upload_close_auto), unused)) struct blob_upload *
 
 /* ---- Reading ---- */
 

@@ -57,13 +57,9 @@ static int take_flags(int n_arguments, char **arguments, struct registry_fsck *f
     return kept;
 }
 
-static int check(const struct config *config, struct registry_fsck *fsck)
+static int check(const struct config *config, const struct registry_fsck *fsck,
+                 const struct screen *screen)
 {
-    struct screen screen = {.bar = isatty(STDERR_FILENO)};
-    fsck->context = &screen;
-    fsck->found = print_finding;
-    fsck->progress = draw_progress;
-
     auto_call call;
     call_init(&call);
     struct registry_options options = cmd_registry_options(config);
@@ -78,26 +74,28 @@ static int check(const struct config *config, struct registry_fsck *fsck)
     uint64_t wrong;
     int done = registry_fsck(&call, registry, fsck, &wrong);
     registry_close(registry);
-    clear_bar(&screen);
+    clear_bar(screen);
     if (done < 0)
         return cmd_fail(&call.err);
     (void)printf("%llu wrong, %llu repaired, %llu left over, %llu freed\n",
-                 (unsigned long long)screen.found[REGISTRY_WRONG],
-                 (unsigned long long)screen.found[REGISTRY_REPAIRED],
-                 (unsigned long long)screen.found[REGISTRY_LEFTOVER],
-                 (unsigned long long)screen.found[REGISTRY_FREED]);
+                 (unsigned long long)screen->found[REGISTRY_WRONG],
+                 (unsigned long long)screen->found[REGISTRY_REPAIRED],
+                 (unsigned long long)screen->found[REGISTRY_LEFTOVER],
+                 (unsigned long long)screen->found[REGISTRY_FREED]);
     return wrong > 0 ? EXIT_FAILED : EXIT_DONE;
 }
 
 int cmd_fsck(int n_arguments, char **arguments)
 {
-    struct registry_fsck fsck = {0};
+    struct screen screen = {.bar = isatty(STDERR_FILENO)};
+    struct registry_fsck fsck = {
+        .context = &screen, .found = print_finding, .progress = draw_progress};
     struct config config;
     n_arguments = take_flags(n_arguments, arguments, &fsck);
     int status = cmd_load_config(n_arguments, arguments, &config);
     if (status != EXIT_DONE)
         return status;
-    status = check(&config, &fsck);
+    status = check(&config, &fsck, &screen);
     config_done(&config);
     return status;
 }

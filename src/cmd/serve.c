@@ -27,7 +27,7 @@ struct app {
 
 static void say_listening(const struct app *app, int fd)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t n = sizeof(address);
     char host[INET6_ADDRSTRLEN] = "?";
     char port[8] = "?";

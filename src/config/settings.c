@@ -143,6 +143,7 @@ static void consider(struct nearest *nearest, struct str name)
     if (far >= nearest->distance)
         return;
     nearest->distance = far;
+    require(name.p != NULL);
     memcpy(nearest->name, name.p, name.n);
     nearest->name[name.n] = '\0';
 }

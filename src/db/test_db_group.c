@@ -13,7 +13,7 @@
 #define THREADS 16
 
 static atomic_int flushes;
-static atomic_int flush_us;      /* how long each takes longer */
+static atomic_uint flush_us;     /* how long each takes longer, on average */
 static atomic_int flushes_fail;  /* the next so many fail */
 static atomic_int writes_fail;   /* of the log, likewise */
 static atomic_int fault_percent; /* of flushes and writes, at random */
@@ -50,8 +50,9 @@ static bool fault(void)
 int fdatasync(int fd)
 {
     (void)atomic_fetch_add(&flushes, 1);
-    if (atomic_load(&flush_us) > 0)
-        (void)usleep((useconds_t)atomic_load(&flush_us));
+    unsigned us = atomic_load(&flush_us);
+    if (us > 0)
+        (void)usleep(us / 2 + next_random() % us);
     if (take_one(&flushes_fail) || fault()) {
         errno = EIO;
         return -1;
@@ -418,7 +419,7 @@ static void those_who_cannot_wait_are_busy_and_leave_nothing_behind(void **state
     struct fixture *f = *state;
     auto_mem struct worker *workers = mem_zalloc(THREADS * sizeof(*workers));
     struct db *db = open_table(f, 3000);
-    atomic_store(&flush_us, 2000);
+    atomic_store(&flush_us, 4000); /* some in time for the patience of 3 ms, some not */
     start_all(workers, THREADS, db, 40);
     int failures = finish_all(workers, THREADS);
     atomic_store(&flush_us, 0);

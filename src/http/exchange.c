@@ -158,9 +158,9 @@ static enum MHD_Result take_end(struct http_exchange *x)
     }
     if (!workers_reserve(&server->workers)) {
         x->response.status = MHD_HTTP_SERVICE_UNAVAILABLE;
-        err_set(&x->call.err, ERR_BUSY, "the server is busy");
-        err_why(&x->call.err, "the queue of %u requests for the workers is full",
-                server->options.queue);
+        (void)err_set(&x->call.err, ERR_BUSY, "the server is busy");
+        (void)err_why(&x->call.err, "the queue of %u requests for the workers is full",
+                      server->options.queue);
         refuse(x);
         return answer_send(x);
     }

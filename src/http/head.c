@@ -114,23 +114,23 @@ static int read_framing(struct http_exchange *x, const struct framing *framing, 
 {
     if (framing->transfer_encodings > 0) {
         if (framing->content_lengths > 0) {
-            err_set(err, ERR_INVALID, "both Content-Length and Transfer-Encoding are given");
+            (void)err_set(err, ERR_INVALID, "both Content-Length and Transfer-Encoding are given");
             return refuse_head(x, MHD_HTTP_BAD_REQUEST);
         }
         if (is_1_0) {
-            err_set(err, ERR_INVALID, "Transfer-Encoding is not part of HTTP/1.0");
+            (void)err_set(err, ERR_INVALID, "Transfer-Encoding is not part of HTTP/1.0");
             return refuse_head(x, MHD_HTTP_BAD_REQUEST);
         }
         if (framing->transfer_encodings > 1 ||
             !str_eq_nocase(framing->transfer_encoding, STR("chunked"))) {
-            err_set(err, ERR_UNSUPPORTED, "Transfer-Encoding other than \"chunked\"");
+            (void)err_set(err, ERR_UNSUPPORTED, "Transfer-Encoding other than \"chunked\"");
             return refuse_head(x, MHD_HTTP_NOT_IMPLEMENTED);
         }
         x->has_body = true;
         return 0;
     }
     if (framing->content_lengths > 1) {
-        err_set(err, ERR_INVALID, "Content-Length is given twice and differs");
+        (void)err_set(err, ERR_INVALID, "Content-Length is given twice and differs");
         return refuse_head(x, MHD_HTTP_BAD_REQUEST);
     }
     if (framing->content_lengths == 1) {
@@ -197,14 +197,14 @@ int head_read(struct http_exchange *x, const char *url, const char *method, cons
     split_target(x);
 
     if (x->target.n > HTTP_TARGET_BYTES_MAX) {
-        err_set(err, ERR_TOO_LARGE, "the request's URI is longer than %d bytes",
-                HTTP_TARGET_BYTES_MAX);
+        (void)err_set(err, ERR_TOO_LARGE, "the request's URI is longer than %d bytes",
+                      HTTP_TARGET_BYTES_MAX);
         return refuse_head(x, MHD_HTTP_URI_TOO_LONG);
     }
     size_t bytes = head_bytes(x);
     if (bytes > HTTP_HEAD_BYTES_MAX) {
-        err_set(err, ERR_TOO_LARGE, "the request's head is longer than %d bytes",
-                HTTP_HEAD_BYTES_MAX);
+        (void)err_set(err, ERR_TOO_LARGE, "the request's head is longer than %d bytes",
+                      HTTP_HEAD_BYTES_MAX);
         return refuse_head(x, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
 
@@ -218,13 +218,13 @@ int head_read(struct http_exchange *x, const char *url, const char *method, cons
     if (framing.broken == NULL && framing.expected + 2 != method + bytes)
         framing.broken = "the head does not end in CR LF CR LF";
     if (framing.broken != NULL) {
-        err_set(err, ERR_INVALID, "the request's head is malformed: %s", framing.broken);
+        (void)err_set(err, ERR_INVALID, "the request's head is malformed: %s", framing.broken);
         return refuse_head(x, MHD_HTTP_BAD_REQUEST);
     }
 
     bool is_1_0 = strcmp(version, "HTTP/1.0") == 0;
     if (framing.hosts > 1 || (framing.hosts == 0 && !is_1_0)) {
-        err_set(err, ERR_INVALID, "a request has exactly one Host header");
+        (void)err_set(err, ERR_INVALID, "a request has exactly one Host header");
         return refuse_head(x, MHD_HTTP_BAD_REQUEST);
     }
     x->expects_continue = framing.expects_continue && !is_1_0;

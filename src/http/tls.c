@@ -144,7 +144,8 @@ static int load(struct tls *tls, struct err *err)
     struct tls_credentials *fresh = TAKE(loaded);
     {
         auto_lock held = lock_take(&tls->mutex);
-        loaded = tls->current; /* the old one goes at the end of the scope */
+        /* NOLINTNEXTLINE(clang-analyzer-deadcode.DeadStores): it goes at the end of the scope */
+        loaded = tls->current;
         tls->current = fresh;
         memcpy(tls->marks, marks, sizeof(marks));
     }

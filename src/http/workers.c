@@ -5,7 +5,7 @@ static void refuse_for_shutdown(struct http_exchange *x)
 {
     const struct http_app *app = x->connection->server->app;
     x->response.status = MHD_HTTP_SERVICE_UNAVAILABLE;
-    err_set(&x->call.err, ERR_BUSY, "the server is shutting down");
+    (void)err_set(&x->call.err, ERR_BUSY, "the server is shutting down");
     app->refuse(app->context, x);
 }
 
