@@ -24,6 +24,8 @@ int cmd_fsck(int n_arguments, char **arguments);
 /* Reads the configuration and sets the log up by it. When it is wrong, says so on standard error
  * and returns EXIT_USAGE; otherwise EXIT_DONE. ret: end with config_done. */
 int cmd_load_config(int n_arguments, char **arguments, struct config *ret) MUST_CHECK;
+/* Event threads: the setting, or four for each processor. */
+unsigned cmd_event_threads(const struct config *config);
 /* The options with which this configuration opens its registry. */
 struct registry_options cmd_registry_options(const struct config *config);
 /* Says on standard error, as the program's last words, why it ends. Returns EXIT_FAILED. */

@@ -27,12 +27,28 @@ int cmd_load_config(int n_arguments, char **arguments, struct config *ret)
 
 /* How long a request waits for a database connection before it is told to come back. */
 #define DATABASE_PATIENCE_US (10 * CLOCK_SECOND_US)
+#define READERS_MAX 256
+
+unsigned cmd_event_threads(const struct config *config)
+{
+    if (config->http_threads > 0)
+        return (unsigned)config->http_threads;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    return 4 * (unsigned)(processors > 0 ? processors : 1);
+}
+
+/* One for each thread that may read, so that none waits for another, and some for ourselves. */
+static unsigned count_readers(const struct config *config)
+{
+    uint64_t wanted = cmd_event_threads(config) + config->http_workers + 4;
+    return wanted < READERS_MAX ? (unsigned)wanted : READERS_MAX;
+}
 
 struct registry_options cmd_registry_options(const struct config *config)
 {
     return (struct registry_options){
         .data = config->data.p,
-        .readers = 64,
+        .readers = count_readers(config),
         .busy_us = DATABASE_PATIENCE_US,
         .expire_us = config->uploads_expire,
     };

@@ -88,14 +88,6 @@ static const char *path_or_null(struct str text)
     return text.n > 0 ? text.p : NULL;
 }
 
-static unsigned count_threads(const struct config *config)
-{
-    if (config->http_threads > 0)
-        return (unsigned)config->http_threads;
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    return 4 * (unsigned)(processors > 0 ? processors : 1);
-}
-
 static int start_http(struct app *app, struct err *err)
 {
     const struct config *config = &app->config;
@@ -103,7 +95,7 @@ static int start_http(struct app *app, struct err *err)
     const struct http_options options = {
         .listeners = app->listeners,
         .n_listeners = app->n_listeners,
-        .threads = count_threads(config),
+        .threads = cmd_event_threads(config),
         .workers = (unsigned)config->http_workers,
         .queue = (unsigned)config->http_queue,
         .connections = (unsigned)config->limits_connections,
