@@ -157,6 +157,17 @@ void exchange_end(struct http_exchange *x, bool complete);
 int head_read(struct http_exchange *x, const char *url, const char *method, const char *version,
               struct err *err) MUST_CHECK;
 
+/* origin.c */
+/* What a proxy says; NULL where it says nothing that could be used. */
+struct origin_said {
+    const char *scheme; /* static */
+    struct str host;    /* borrowed, or of the arena */
+    struct str client;  /* the same */
+};
+/* Reads a Forwarded header. The first element only: the proxy nearest to the client wrote it. A
+ * header that cannot be read to the end of that element says nothing. RFC 7239, section 4. */
+struct origin_said origin_read_forwarded(struct arena *arena, struct str header);
+
 /* answer.c */
 /* Hands the response to the library. MHD_NO: the connection is to be closed. */
 enum MHD_Result answer_send(struct http_exchange *x);

@@ -141,14 +141,7 @@ static void skip_blanks(struct str *s)
         *s = str_from_at(*s, 1);
 }
 
-/* What a proxy says; p NULL and scheme NULL: nothing that could be used. */
-struct said {
-    const char *scheme;
-    struct str host;
-    struct str client;
-};
-
-static void say(struct said *said, struct str name, struct str value)
+static void say(struct origin_said *said, struct str name, struct str value)
 {
     if (str_eq_nocase(name, STR("proto")))
         said->scheme = scheme_of(value);
@@ -158,12 +151,10 @@ static void say(struct said *said, struct str name, struct str value)
         said->client = address_of(value);
 }
 
-/* The first element only: the proxy nearest to the client wrote it. A header that cannot be read to
- * the end of that element says nothing. */
-static struct said read_forwarded(struct arena *arena, struct str rest)
+struct origin_said origin_read_forwarded(struct arena *arena, struct str rest)
 {
-    const struct said nothing = {0};
-    struct said said = {0};
+    const struct origin_said nothing = {0};
+    struct origin_said said = {0};
     for (;;) {
         struct str name;
         struct str value;
@@ -192,9 +183,9 @@ static struct str first_of(struct http_exchange *x, const char *name)
     return str_trim(str_cut(&list, ','));
 }
 
-static struct said read_x_forwarded(struct http_exchange *x)
+static struct origin_said read_x_forwarded(struct http_exchange *x)
 {
-    struct said said = {.scheme = scheme_of(first_of(x, "X-Forwarded-Proto"))};
+    struct origin_said said = {.scheme = scheme_of(first_of(x, "X-Forwarded-Proto"))};
     struct str host = first_of(x, "X-Forwarded-Host");
     if (is_host(host))
         said.host = host;
@@ -205,10 +196,10 @@ static struct said read_x_forwarded(struct http_exchange *x)
 void http_origin(struct http_exchange *x, bool trusted, struct http_origin *ret)
 {
     struct arena *arena = &x->call.arena;
-    struct said said = {0};
+    struct origin_said said = {0};
     if (trusted) {
         struct str forwarded = http_header_all(x, "Forwarded");
-        said = forwarded.p != NULL ? read_forwarded(arena, forwarded) : read_x_forwarded(x);
+        said = forwarded.p != NULL ? origin_read_forwarded(arena, forwarded) : read_x_forwarded(x);
     }
     struct str host = http_header(x, "Host");
     if (said.host.p != NULL)

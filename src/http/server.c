@@ -44,12 +44,17 @@ static void connection_opened(struct http_server *server, struct MHD_Connection 
     *context = connection;
 
     metrics_connections_add(server->options.metrics, 1);
-    auto_lock held = lock_take(&server->lock);
-    connection->next = server->connections;
-    if (connection->next != NULL)
-        connection->next->previous = connection;
-    server->connections = connection;
-    server->n_connections++;
+    bool first = false;
+    {
+        auto_lock held = lock_take(&server->lock);
+        connection->next = server->connections;
+        if (connection->next != NULL)
+            connection->next->previous = connection;
+        server->connections = connection;
+        first = server->n_connections++ == 0;
+    }
+    if (first) /* the gate sleeps for as long as there are none to watch */
+        server_wake(server);
 }
 
 static bool has_unread_bytes(int fd)

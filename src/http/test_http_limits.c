@@ -443,8 +443,10 @@ static void *hammer(void *arg)
 {
     const struct test_server *server = arg;
     for (;;) {
-        struct client client = client_open(server);
+        struct client client;
         bool ended = false;
+        if (!client_try(server, &client))
+            return NULL;
         for (int i = 0; i < 20 && !ended; i++) {
             ended = !client_say(&client, i % 2 == 0 ? "GET /wait HTTP/1.1\r\n" HOST "\r\n"
                                                     : "PUT /wait?ms=2 HTTP/1.1\r\n" HOST

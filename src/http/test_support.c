@@ -1,6 +1,7 @@
 #include "http/test_support.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -219,15 +220,25 @@ size_t test_stop(struct test_server *server, int64_t limit_us)
 
 /* ---- The client ---- */
 
-struct client client_open(const struct test_server *server)
+bool client_try(const struct test_server *server, struct client *ret)
 {
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons(server->port),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct client client = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
     assert_true(client.fd >= 0);
-    if (connect(client.fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-        fail_msg("connect: %s", strerrordesc_np(errno));
+    if (connect(client.fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+        (void)close(client.fd);
+        return false;
+    }
+    *ret = client;
+    return true;
+}
+
+struct client client_open(const struct test_server *server)
+{
+    struct client client = {.fd = -1};
+    assert_true(client_try(server, &client));
     return client;
 }
 
@@ -307,7 +318,7 @@ static void give_out(struct client *client, size_t n)
 
 const char *answer_header(const struct answer *answer, const char *name)
 {
-    static char value[512];
+    static _Thread_local char value[512];
     char wanted[100];
     (void)snprintf(wanted, sizeof(wanted), "\r\n%s: ", name);
     const char *at = strcasestr(answer->head, wanted);
@@ -396,11 +407,27 @@ bool client_ended(struct client *client, int64_t within_us)
 
 /* ---- Files and programs ---- */
 
+static char folder[] = "/tmp/test_http.XXXXXX";
+
+static void remove_folder(void)
+{
+    DIR *dir = opendir(folder);
+    if (dir == NULL)
+        return;
+    for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir))
+        (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    (void)closedir(dir);
+    (void)rmdir(folder);
+}
+
 const char *test_folder(void)
 {
-    static char folder[] = "/tmp/test_http.XXXXXX";
-    if (folder[sizeof(folder) - 2] == 'X')
+    static bool made;
+    if (!made) {
         assert_non_null(mkdtemp(folder));
+        made = true;
+        (void)atexit(remove_folder);
+    }
     return folder;
 }
 

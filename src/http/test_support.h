@@ -60,6 +60,8 @@ struct client {
 };
 
 struct client client_open(const struct test_server *server);
+/* False when nobody listens. */
+bool client_try(const struct test_server *server, struct client *ret);
 void client_close(struct client *client);
 /* False when the connection broke. */
 bool client_send(struct client *client, const void *bytes, size_t n);
@@ -79,7 +81,8 @@ struct answer client_answer(struct client *client, bool to_head);
 void answer_free(struct answer *answer);
 /* Sends the request, checks the status and frees the answer. */
 void client_expect(struct client *client, const char *request, unsigned status);
-/* The header's value in the answer's head, or NULL. static, overwritten by the next call. */
+/* The header's value in the answer's head, or NULL. static, overwritten by the next call of the
+ * thread. */
 const char *answer_header(const struct answer *answer, const char *name);
 /* True when the server ends the connection within the time. Bytes before that are dropped. */
 bool client_ended(struct client *client, int64_t within_us);
@@ -87,7 +90,7 @@ bool client_ended(struct client *client, int64_t within_us);
 /* Runs a program to its end; its output goes to the file. Returns its exit code; -1: it cannot be
  * run. */
 int test_run(const char *output_file, const char *const *argv);
-/* static: a folder for the files of this test. */
+/* static: a folder for the files of this program, removed at its end. */
 const char *test_folder(void);
 /* Writes bytes that repeat with a period that no power of two divides. Returns the descriptor. */
 int test_file(const char *name, size_t bytes);
