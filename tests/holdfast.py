@@ -171,7 +171,7 @@ class Server:
         self.kill()
         raise ServerFailed("the server started, which it should have refused")
 
-    def stop(self, timeout=60):
+    def stop(self, timeout=40):
         """SIGTERM; returns the exit code."""
         if self.process is None:
             return None
@@ -786,6 +786,20 @@ def wait_until(condition, timeout=20, interval=0.05):
         if result or time.monotonic() > deadline:
             return result
         time.sleep(interval)
+
+
+def fill(disk, leave=0):
+    """Fills a small disk but for `leave` bytes; returns the file that does."""
+    filler = Path(disk) / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 65536) > 0:
+                pass
+        except OSError:
+            pass
+        if leave:
+            file.truncate(max(0, file.tell() - leave))
+    return filler
 
 
 def in_threads(count, work):

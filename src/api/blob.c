@@ -51,7 +51,6 @@ int api_blob_get(struct request *request)
     struct http_response *response = &request->x->response;
     response->fd = blob.fd;
     answer_digest(request, request->item);
-    http_respond_header(request->x, "Cache-Control", "max-age=31536000");
     if (answer_not_modified(request, request->item))
         return 0;
     if (!head && !open) { /* it has another version than it named */
@@ -60,13 +59,16 @@ int api_blob_get(struct request *request)
             return -1;
         response->fd = blob.fd;
     }
+    if (!head && choose_part(request, blob.size, request->item) < 0)
+        return -1;
     http_respond_header(request->x, "Content-Type", "application/octet-stream");
     http_respond_header(request->x, "Accept-Ranges", "bytes");
-    if (!head)
-        return choose_part(request, blob.size, request->item);
-    response->status = 200;
-    response->size = blob.size;
-    response->size_only = true;
+    http_respond_header(request->x, "Cache-Control", "max-age=31536000");
+    if (head) {
+        response->status = 200;
+        response->size = blob.size;
+        response->size_only = true;
+    }
     return 0;
 }
 

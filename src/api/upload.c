@@ -26,6 +26,13 @@ static void answer_blob(struct request *request, const struct oci_digest *digest
     answer_empty(request, 201);
 }
 
+/* Lets go of the upload before the answer is sent: the client's next request may be here before
+ * this one is cleaned up. */
+static void let_go(struct request *request)
+{
+    registry_upload_close(TAKE(request->upload));
+}
+
 /* Bodies of uploads are bounded in number. A PATCH is never told 429: some clients take that as
  * final. */
 static int count_in(struct request *request)
@@ -85,6 +92,7 @@ static int start_session(struct request *request)
                               &request->upload) < 0)
         return -1;
     answer_session(request, registry_upload_id(request->upload), 0);
+    let_go(request);
     answer_empty(request, 202);
     return 0;
 }
@@ -96,6 +104,7 @@ int api_upload_start(struct request *request)
     if (request->upload != NULL) {
         if (registry_upload_finish(request->call, request->upload, &request->digest) < 0)
             return -1;
+        let_go(request);
         answer_blob(request, &request->digest);
         return 0;
     }
@@ -177,6 +186,7 @@ int api_upload_append(struct request *request)
         return -1;
     answer_session(request, registry_upload_id(request->upload),
                    registry_upload_received(request->upload));
+    let_go(request);
     answer_empty(request, 202);
     return 0;
 }
@@ -200,6 +210,7 @@ int api_upload_finish(struct request *request)
     if (check_chunk(request) < 0 ||
         registry_upload_finish(request->call, request->upload, &request->digest) < 0)
         return -1;
+    let_go(request);
     answer_blob(request, &request->digest);
     return 0;
 }
@@ -225,6 +236,7 @@ int api_upload_cancel(struct request *request)
 {
     if (registry_upload_cancel(request->call, request->upload) < 0)
         return -1;
+    let_go(request);
     answer_empty(request, 204);
     return 0;
 }

@@ -34,7 +34,7 @@ int blob_store_space(struct blob_store *store, uint64_t *ret_free, uint64_t *ret
 
 /* ---- Upload ids ---- */
 
-static void id_make(char id[BLOB_UPLOAD_ID_BYTES + 1])
+void blob_upload_id_make(char id[BLOB_UPLOAD_ID_BYTES + 1])
 {
     uint8_t b[16];
     require(getrandom(b, sizeof(b), 0) == (ssize_t)sizeof(b));
@@ -113,7 +113,7 @@ int blob_upload_create(struct blob_store *store, enum hash_algorithm algorithm,
                        struct err *err)
 {
     char id[BLOB_UPLOAD_ID_BYTES + 1];
-    id_make(id);
+    blob_upload_id_make(id);
     struct blob_upload *upload;
     if (store->backend->upload_create(store, id, &upload, err) < 0)
         return -1;

@@ -56,11 +56,12 @@ int blob_upload_sync(struct blob_upload *upload, struct err *err) MUST_CHECK;
 size_t blob_upload_hash_state(const struct blob_upload *upload, uint8_t out[HASH_SAVED_BYTES_MAX]);
 /* Compares the content with `digest` (hashing the staged bytes again when the digest's algorithm is
  * not the running one), makes it durable and names it by its digest: link, sync of the folder. That
- * it is there already is success. Afterwards the upload holds no staged bytes and only
- * blob_upload_close may be called.
- * Errors: INVALID with code DIGEST_INVALID (says both digests; the upload is untouched); FULL, IO,
- * NOT_FOUND (discarded meanwhile), CORRUPT (the staged file was changed): as after a failed write,
- * and the whole blob may have its name already, or nothing has. */
+ * it is there already is success. Afterwards only blob_upload_close may be called, and, when the
+ * row that names the blob is committed, blob_upload_discard; until then the upload can be taken up
+ * again at what was acknowledged, should a crash come between. Errors: INVALID with code
+ * DIGEST_INVALID (says both digests; the upload is untouched); FULL, IO, NOT_FOUND (discarded
+ * meanwhile), CORRUPT (the staged file was changed): as after a failed write, and the whole blob
+ * may have its name already, or nothing has. */
 int blob_upload_commit(struct blob_upload *upload, const struct oci_digest *digest,
                        struct err *err) MUST_CHECK;
 /* Lets go of the upload; staged bytes stay for the next blob_upload_open. Takes NULL. */

@@ -1,10 +1,10 @@
 /* Staging and committing in the file-system store.
  *
  * The order that makes a commit safe: the staged file's bytes are on disk before it gets its name
- * below blobs/, the name is on disk before the commit is reported, and the staged name goes last.
- * A stop at any point leaves either nothing under the digest's name or the whole blob. Between
- * naming and removing, one file has two names: whoever opens an upload must not write into such a
- * file (see fs_upload_open). */
+ * below blobs/, and the name is on disk before the commit is reported. A stop at any point leaves
+ * either nothing under the digest's name or the whole blob. From naming until the upload is
+ * discarded one file has two names, and the second is a blob's: whoever takes the upload up again
+ * gets a file of its own (move_to_own_file). */
 #include "blob/blob_fs_int.h"
 
 #include <errno.h>
@@ -47,22 +47,32 @@ static int upload_unknown(const char *id, struct err *err)
                     "upload \"%s\" does not exist, or not any more", id);
 }
 
+/* Locks the staged file. The lock belongs to this opening of the file: it excludes other threads as
+ * well as other processes, and no child inherits it. */
+static int lock_staged(int fd, const char *id, struct err *err)
+{
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    return errno == EWOULDBLOCK
+               ? err_set(err, ERR_BUSY, "upload \"%s\" is being written to by somebody", id)
+               : err_sys(err, "could not lock \"uploads/%s\"", id);
+}
+
 int fs_upload_create(struct blob_store *store, const char *id, struct blob_upload **ret,
                      struct err *err)
 {
     auto_fd fd = openat(fs_store_of(store)->uploads_fd, id,
                         O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
-    /* The lock belongs to this opening of the file: it excludes other threads as well as other
-     * processes, and no child inherits it. */
-    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+    if (fd < 0)
         return err_sys(err, "could not make \"uploads/%s\"", id);
+    if (lock_staged(fd, id, err) < 0)
+        return -1;
     *ret = &upload_new(store, id, take_fd(&fd))->base;
     return 0;
 }
 
-/* Called with the lock held. Between our open and our lock somebody may have committed the upload
- * (our descriptor is then a committed blob) or discarded it; and a commit that a crash cut short
- * has left the file with both names. All of them are an upload that is over. */
+/* Called with the lock held. Between our open and our lock somebody may have discarded the upload,
+ * or put another file in its place. */
 static int check_still_staged(struct fs_store *store, const char *id, const struct stat *st,
                               struct err *err)
 {
@@ -70,30 +80,65 @@ static int check_still_staged(struct fs_store *store, const char *id, const stru
     if (fstatat(store->uploads_fd, id, &named, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? upload_unknown(id, err)
                                : err_sys(err, "could not stat \"uploads/%s\"", id);
-    if (named.st_ino != st->st_ino || named.st_dev != st->st_dev)
-        return upload_unknown(id, err);
-    if (st->st_nlink > 1) {
-        if (unlinkat(store->uploads_fd, id, 0) < 0 && errno != ENOENT)
-            return err_sys(err, "could not remove \"uploads/%s\"", id);
-        return upload_unknown(id, err);
+    return named.st_ino == st->st_ino && named.st_dev == st->st_dev ? 0 : upload_unknown(id, err);
+}
+
+static int copy_bytes(int from, int to, uint64_t n, const char *id, struct err *err)
+{
+    while (n > 0) {
+        ssize_t copied = copy_file_range(from, NULL, to, NULL, n, 0);
+        if (copied < 0 && errno == EINTR)
+            continue;
+        if (copied < 0)
+            return err_sys(err, "could not copy \"uploads/%s\"", id);
+        if (copied == 0)
+            return err_set(err, ERR_CORRUPT, "upload \"%s\" has lost bytes", id);
+        n -= (uint64_t)copied;
     }
     return 0;
+}
+
+/* A crash came between the naming of the blob and the row that would have ended the upload: what
+ * was acknowledged moves to a file of its own, whose bytes and name are durable before it takes the
+ * upload's name. *fd is replaced. */
+static int move_to_own_file(struct fs_store *store, const char *id, uint64_t offset, int *fd,
+                            struct err *err)
+{
+    char fresh[BLOB_UPLOAD_ID_BYTES + 1]; /* what a crash leaves here is an upload without a row */
+    blob_upload_id_make(fresh);
+    auto_fd copy =
+        openat(store->uploads_fd, fresh, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+    if (copy < 0)
+        return err_sys(err, "could not make \"uploads/%s\"", fresh);
+    if (lock_staged(copy, id, err) < 0 || copy_bytes(*fd, copy, offset, id, err) < 0)
+        return -1;
+    if (fdatasync(copy) < 0 || renameat(store->uploads_fd, fresh, store->uploads_fd, id) < 0 ||
+        fsync(store->uploads_fd) < 0)
+        return err_sys(err, "could not replace \"uploads/%s\"", id);
+    fd_close_auto(fd);
+    *fd = take_fd(&copy);
+    return 0;
+}
+
+/* A blob's file is read-only, also where it still has an upload's name. */
+static int open_staged(struct fs_store *store, const char *id)
+{
+    const int flags = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    int fd = openat(store->uploads_fd, id, O_RDWR | flags);
+    return fd < 0 && errno == EACCES ? openat(store->uploads_fd, id, O_RDONLY | flags) : fd;
 }
 
 int fs_upload_open(struct blob_store *base, const char *id, uint64_t offset,
                    struct blob_upload **ret, struct err *err)
 {
     struct fs_store *store = fs_store_of(base);
-    auto_fd fd = openat(store->uploads_fd, id, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    auto_fd fd = open_staged(store, id);
     if (fd < 0)
         return errno == ENOENT ? upload_unknown(id, err)
                                : err_sys(err, "could not open \"uploads/%s\"", id);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK
-                   ? err_set(err, ERR_BUSY, "upload \"%s\" is being written to by somebody", id)
-                   : err_sys(err, "could not lock \"uploads/%s\"", id);
-
     struct stat st;
+    if (lock_staged(fd, id, err) < 0)
+        return -1;
     if (fstat(fd, &st) < 0)
         return err_sys(err, "could not stat \"uploads/%s\"", id);
     if (check_still_staged(store, id, &st, err) < 0)
@@ -102,9 +147,13 @@ int fs_upload_open(struct blob_store *base, const char *id, uint64_t offset,
     if (size < offset)
         return err_set(err, ERR_CORRUPT, "upload \"%s\" has lost bytes: it holds %llu of %llu", id,
                        (unsigned long long)size, (unsigned long long)offset);
-    if (size > offset && ftruncate(fd, (off_t)offset) < 0)
+    if (st.st_nlink > 1) {
+        if (move_to_own_file(store, id, offset, &fd, err) < 0)
+            return -1;
+    } else if (size > offset && ftruncate(fd, (off_t)offset) < 0) {
         return err_sys(err, "could not cut \"uploads/%s\" to %llu bytes", id,
                        (unsigned long long)offset);
+    }
 
     struct fs_upload *upload = upload_new(base, id, take_fd(&fd));
     upload->writeback_begun = offset;
@@ -296,13 +345,7 @@ int fs_upload_commit(struct blob_upload *base, const struct oci_digest *digest, 
     if (sync_fanout(store, digest, name, err) < 0)
         return -1;
     crash_point("blob.durable");
-    /* The blob is safe; what fails from here on costs a name among the uploads, which expires, and
-     * a protection against slips. While it has both names it stays writable, so that
-     * fs_upload_open gets to see that. */
-    bool has_one_name = unlinkat(store->uploads_fd, base->id, 0) == 0 || errno == ENOENT;
-    crash_point("blob.unstaged");
-    if (has_one_name)
-        (void)fchmod(upload->fd, 0440);
+    (void)fchmod(upload->fd, 0440); /* against slips; the blob is safe without it */
     crash_point("blob.committed");
     return 0;
 }

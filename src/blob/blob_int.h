@@ -44,7 +44,8 @@ struct blob_backend {
     /* Reads exactly `n` staged bytes from byte `at` on; they are below upload->offset. */
     int (*upload_read)(struct blob_upload *upload, uint64_t at, void *p, size_t n, struct err *err);
     int (*upload_sync)(struct blob_upload *upload, struct err *err);
-    /* The staged bytes have this digest: make them durable, name them, forget the staged name. */
+    /* The staged bytes have this digest: make them durable and name them. The staged
+     * bytes can be opened as an upload until upload_discard. */
     int (*upload_commit)(struct blob_upload *upload, const struct oci_digest *digest,
                          struct err *err);
     void (*upload_close)(struct blob_upload *upload);
@@ -57,6 +58,7 @@ struct blob_backend {
                 struct err *err);
 };
 
+void blob_upload_id_make(char id[BLOB_UPLOAD_ID_BYTES + 1]);
 /* Whether the text is an id as this store makes them: a random UUID (RFC 9562, version 4) in lower
  * case. Nothing else becomes a file name. */
 bool blob_upload_id_valid(struct str id);

@@ -90,9 +90,10 @@ static inline int push(struct blob_store *store, enum hash_algorithm running, st
     char id[BLOB_UPLOAD_ID_BYTES + 1];
     auto_upload upload = NULL;
     if (blob_upload_create(store, running, id, &upload, err) < 0 ||
-        blob_upload_write(upload, content.p, content.n, err) < 0)
+        blob_upload_write(upload, content.p, content.n, err) < 0 ||
+        blob_upload_commit(upload, digest, err) < 0)
         return -1;
-    return blob_upload_commit(upload, digest, err);
+    return blob_upload_discard(store, str_from(id), err);
 }
 
 /* Whether the blob is there; fails when it is and has other bytes. */
@@ -116,6 +117,7 @@ static inline bool holds(struct blob_store *store, const struct oci_digest *dige
 struct counts {
     size_t blobs;
     size_t uploads;
+    uint64_t upload_bytes;
     size_t strays;
     char stray[16][120];
 };
@@ -133,10 +135,11 @@ static inline int count_upload(void *context, struct str id, uint64_t size, stru
                                struct err *err)
 {
     (void)id;
-    (void)size;
     (void)changed;
     (void)err;
-    ((struct counts *)context)->uploads++;
+    struct counts *counts = context;
+    counts->uploads++;
+    counts->upload_bytes += size;
     return 0;
 }
 static inline int count_stray(void *context, const char *path, struct err *err)

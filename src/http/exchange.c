@@ -48,6 +48,7 @@ void exchange_end(struct http_exchange *x, bool complete)
     const struct http_app *app = connection->server->app;
     app->done(app->context, x, complete);
     fd_close_auto(&x->response.fd);
+    free(x->block);
     call_done(&x->call);
     connection->exchange = NULL;
     free(x);
@@ -123,13 +124,42 @@ static enum MHD_Result take_head(struct http_exchange *x, const char *url, const
     return MHD_YES;
 }
 
+/* The library gives what one recv gave, some 20 KiB. In whole blocks, at offsets that are multiples
+ * of the page's size, writing the same bytes to a file takes a third of the time. */
+#define BLOCK_BYTES ((size_t)64 * 1024)
+
+static int give_block(struct http_exchange *x)
+{
+    const struct http_app *app = x->connection->server->app;
+    struct str block = {x->block, x->block_bytes};
+    x->block_bytes = 0;
+    return block.n > 0 ? app->body(app->context, x, block) : 0;
+}
+
+static int gather(struct http_exchange *x, struct str piece)
+{
+    const struct http_app *app = x->connection->server->app;
+    if (x->length_known && piece.n == x->content_length) /* the whole body at once */
+        return app->body(app->context, x, piece);
+    if (x->block == NULL)
+        x->block = mem_alloc(BLOCK_BYTES);
+    while (piece.n > 0) {
+        struct str part = str_first(piece, BLOCK_BYTES - x->block_bytes);
+        memcpy(x->block + x->block_bytes, part.p, part.n);
+        x->block_bytes += part.n;
+        piece = str_from_at(piece, part.n);
+        if (x->block_bytes == BLOCK_BYTES && give_block(x) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* MHD_NO makes the library close the connection. */
 static enum MHD_Result take_piece(struct http_exchange *x, struct str piece)
 {
-    const struct http_app *app = x->connection->server->app;
     x->bytes_in += piece.n;
     if (x->phase == PHASE_BODY) {
-        if (app->body(app->context, x, piece) == 0)
+        if (gather(x, piece) == 0)
             return MHD_YES;
         start_draining(x);
     } else {
@@ -150,7 +180,7 @@ static enum MHD_Result take_end(struct http_exchange *x)
     struct http_server *server = x->connection->server;
     const struct http_app *app = server->app;
     x->whole = true;
-    if (x->phase == PHASE_DRAIN)
+    if (x->phase == PHASE_DRAIN || give_block(x) < 0)
         return answer_send(x);
     if (!x->waits) {
         app->end(app->context, x);

@@ -32,9 +32,19 @@ static unsigned room(struct http_server *server)
 {
     auto_lock held = lock_take(&server->lock);
     unsigned limit = server->options.connections;
-    unsigned left = server->n_connections < limit ? limit - server->n_connections : 0;
+    unsigned there = server->n_connections + server->n_arriving;
+    unsigned left = there < limit ? limit - there : 0;
     server->full = left == 0;
     return left;
+}
+
+static void count_arriving(struct http_server *server, int change)
+{
+    auto_lock held = lock_take(&server->lock);
+    if (change > 0)
+        server->n_arriving++;
+    else if (server->n_arriving > 0)
+        server->n_arriving--;
 }
 
 static void complain(struct gate *gate, int number)
@@ -63,8 +73,11 @@ static unsigned accept_from(struct gate *gate, int listener, unsigned max)
             break; /* EAGAIN; other errors are of a connection that is gone again */
         }
         n++;
+        count_arriving(gate->server, 1);
         /* Closes the socket when it refuses: too many from one address. */
-        (void)MHD_add_connection(gate->server->daemon, fd, (struct sockaddr *)&address, bytes);
+        if (MHD_add_connection(gate->server->daemon, fd, (struct sockaddr *)&address, bytes) ==
+            MHD_NO)
+            count_arriving(gate->server, -1);
     }
     return n;
 }

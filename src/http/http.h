@@ -75,6 +75,8 @@ struct http_exchange {
     bool answered;
     struct mono_us refused_at;
     uint64_t drained;
+    char *block; /* owned; what of the body is not given to the application yet */
+    size_t block_bytes;
 };
 
 struct http_app {
@@ -82,7 +84,7 @@ struct http_app {
     /* The head is read. Returns 0 to go on, -1 when the response stands and the body is unwanted.
      */
     int (*begin)(void *context, struct http_exchange *x);
-    /* A piece of the body. -1 as for begin. */
+    /* A piece of the body; all but the last have the same size. -1 as for begin. */
     int (*body)(void *context, struct http_exchange *x, struct str piece);
     /* All of the body is there: fill the response. */
     void (*end)(void *context, struct http_exchange *x);

@@ -132,6 +132,7 @@ struct http_server {
     pthread_cond_t fewer; /* a connection closed */
     struct http_connection *connections;
     unsigned n_connections;
+    unsigned n_arriving;      /* handed to the library and not announced by it yet */
     bool full;                /* the gate stopped accepting: wake it when one closes */
     struct lingerer *arrived; /* sockets handed to the gate to run dry */
     unsigned n_lingering;

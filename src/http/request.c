@@ -57,6 +57,8 @@ void http_respond_header(struct http_exchange *x, const char *name, const char *
 void http_respond_text(struct http_exchange *x, unsigned status, const char *content_type,
                        struct str body)
 {
+    fd_close_auto(&x->response.fd); /* the text takes the place of a file */
+    x->response.fd = -1;
     x->response.status = status;
     x->response.body = body;
     http_respond_header(x, "Content-Type", content_type);

@@ -1,6 +1,7 @@
 #include "http/http_int.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <gnutls/abstract.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -52,6 +53,8 @@ static void connection_opened(struct http_server *server, struct MHD_Connection 
             connection->next->previous = connection;
         server->connections = connection;
         first = server->n_connections++ == 0;
+        if (server->n_arriving > 0)
+            server->n_arriving--;
     }
     if (first) /* the gate sleeps for as long as there are none to watch */
         server_wake(server);
@@ -185,8 +188,13 @@ static struct http_server *server_new(const struct http_options *options)
     server->options = *options;
     server->app = options->app;
     server->listeners = mem_zalloc((options->n_listeners + 1) * sizeof(*server->listeners));
-    for (size_t i = 0; i < options->n_listeners; i++)
+    for (size_t i = 0; i < options->n_listeners; i++) {
         server->listeners[i] = options->listeners[i];
+        /* One that was handed over may block, and the gate must not. */
+        int flags = fcntl(options->listeners[i], F_GETFL);
+        (void)fcntl(options->listeners[i], F_SETFL, flags | O_NONBLOCK);
+        (void)fcntl(options->listeners[i], F_SETFD, FD_CLOEXEC);
+    }
     server->n_listeners = options->n_listeners;
     server->wake = -1;
 

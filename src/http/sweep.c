@@ -105,6 +105,9 @@ void sweep(struct http_server *server)
 {
     struct mono_us now = clock_mono();
     auto_lock held = lock_take(&server->lock);
+    if (server->n_arriving == server->n_arriving_seen) /* the library gave these up unannounced */
+        server->n_arriving = 0;
+    server->n_arriving_seen = server->n_arriving;
     for (struct http_connection *c = server->connections; c != NULL; c = c->next)
         look_at(server, c, now);
 }

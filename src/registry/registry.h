@@ -90,7 +90,8 @@ int registry_upload_finish(struct call *call, struct registry_upload *upload,
                            const struct oci_digest *digest) MUST_CHECK;
 /* Drops the upload and its bytes. Waits. Spec: dist-spec dev, end-14. */
 int registry_upload_cancel(struct call *call, struct registry_upload *upload) MUST_CHECK;
-/* Lets go of it; what was acknowledged stays for registry_upload_open. Takes NULL. */
+/* Lets go of it; what was acknowledged stays for registry_upload_open. Takes NULL. May remove a
+ * file, and does not wait for it to be gone. */
 void registry_upload_close(struct registry_upload *upload);
 
 /* Bytes acknowledged. Errors: NOT_FOUND with BLOB_UPLOAD_UNKNOWN. */

@@ -235,18 +235,40 @@ static void an_upload_goes_on_after_a_restart(void **state)
                   ERR_NOT_FOUND, OCI_BLOB_UPLOAD_UNKNOWN);
 }
 
+/* What a crash leaves of a request that carried a whole blob. */
+static void leave_staged(struct fixture *f)
+{
+    auto_fd fd = open(
+        str_printf(&f->call.arena, "%s/uploads/11111111-1111-4111-9111-111111111111", f->folder).p,
+        O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "abc", 3), 3);
+}
+
+static void a_whole_blob_that_broke_off_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct oci_name a = name_of("a");
+    struct registry_upload *whole;
+    assert_int_equal(registry_upload_start_whole(&f->call, f->registry, &a, HASH_SHA256, &whole),
+                     0);
+    assert_int_equal(registry_upload_write(&f->call, whole, STR("abc")), 0);
+    struct str path = str_printf(&f->call.arena, "%s/uploads/" STR_FMT, f->folder,
+                                 STR_ARG(registry_upload_id(whole)));
+    assert_int_equal(access(path.p, F_OK), 0);
+    registry_upload_close(whole);
+    assert_int_equal(access(path.p, F_OK), -1);
+}
+
 static void uploads_that_were_given_up_expire(void **state)
 {
     struct fixture *f = *state;
     struct oci_name a = name_of("a");
     struct registry_upload *recorded;
-    struct registry_upload *whole;
     size_t n;
     assert_int_equal(registry_upload_start(&f->call, f->registry, &a, HASH_SHA256, &recorded), 0);
-    assert_int_equal(registry_upload_start_whole(&f->call, f->registry, &a, HASH_SHA256, &whole),
-                     0);
     registry_upload_close(recorded);
-    registry_upload_close(whole);
+    leave_staged(f);
     assert_int_equal(registry_uploads_expire(&f->call, f->registry, &n), 0);
     assert_int_equal(n, 0);
     assert_int_equal(totals_of(f).uploads, 1);
@@ -443,11 +465,8 @@ static void fsck_frees_what_nothing_needs(void **state)
     struct fixture *f = *state;
     struct oci_name a = name_of("a");
     struct oci_digest blob = push_blob(f, "a", STR("abc"));
-    struct registry_upload *whole;
     assert_int_equal(registry_blob_delete(&f->call, f->registry, &a, &blob), 0);
-    assert_int_equal(registry_upload_start_whole(&f->call, f->registry, &a, HASH_SHA256, &whole),
-                     0);
-    registry_upload_close(whole);
+    leave_staged(f);
     assert_int_equal(access(path_of(f, &blob).p, F_OK), 0);
     assert_int_equal(run_fsck(f, false, false).n[REGISTRY_LEFTOVER], 2);
     assert_int_equal(run_fsck(f, false, true).n[REGISTRY_FREED], 2);
@@ -465,6 +484,7 @@ int main(void)
         REGISTRY_TEST(a_blob_is_mounted_from_where_it_is),
         REGISTRY_TEST(what_is_needed_is_not_deleted),
         REGISTRY_TEST(an_upload_goes_on_after_a_restart),
+        REGISTRY_TEST(a_whole_blob_that_broke_off_leaves_nothing),
         REGISTRY_TEST(uploads_that_were_given_up_expire),
         REGISTRY_TEST(a_folder_has_one_owner),
         REGISTRY_TEST(tags_are_listed_in_byte_order_by_pages),

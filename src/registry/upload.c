@@ -5,7 +5,7 @@ struct registry_upload {
     struct blob_upload *blob;  /* owned; the exclusive hold */
     char id[BLOB_UPLOAD_ID_BYTES + 1];
     char repository[OCI_NAME_BYTES_MAX + 1];
-    bool recorded; /* has a row */
+    bool recorded; /* has a row, and can be taken up again */
 };
 
 static struct registry_upload *upload_new(struct registry *registry, const struct oci_name *name)
@@ -23,10 +23,20 @@ static void upload_close_auto(struct registry_upload **upload)
 }
 #define auto_registry_upload __attribute__((cleanup(upload_close_auto))) struct registry_upload *
 
+/* What stays behind when this fails is found again by its age. */
+static void discard(struct registry_upload *upload)
+{
+    struct err err;
+    if (blob_upload_discard(upload->registry->blobs, registry_upload_id(upload), &err) < 0)
+        log_err(LOG_LEVEL_WARN, "could not remove the bytes of an upload that is over", &err);
+}
+
 void registry_upload_close(struct registry_upload *upload)
 {
     if (upload == NULL)
         return;
+    if (!upload->recorded && upload->blob != NULL) /* over, or broken off for good */
+        discard(upload);
     blob_upload_close(upload->blob);
     free(upload);
 }
@@ -72,12 +82,8 @@ int registry_upload_start(struct call *call, struct registry *registry, const st
     auto_registry_upload upload = NULL;
     if (registry_upload_start_whole(call, registry, name, algorithm, &upload) < 0)
         return -1;
-    if (record(call, upload) < 0) {
-        struct err ignored; /* an empty staged file that stays is found again by its age */
-        if (blob_upload_discard(registry->blobs, registry_upload_id(upload), &ignored) < 0)
-            log_err(LOG_LEVEL_WARN, "could not remove an upload that failed", &ignored);
+    if (record(call, upload) < 0)
         return -1;
-    }
     upload->recorded = true;
     *ret = TAKE(upload);
     return 0;
@@ -168,13 +174,12 @@ static int delete_row(struct call *call, struct registry_upload *upload)
 
 int registry_upload_cancel(struct call *call, struct registry_upload *upload)
 {
-    {
-        auto_tx tx = call;
-        if (registry_begin_write(call, upload->registry) < 0 || delete_row(call, upload) < 0 ||
-            registry_commit(call) < 0)
-            return -1;
-    }
-    return blob_upload_discard(upload->registry->blobs, registry_upload_id(upload), &call->err);
+    auto_tx tx = call;
+    if (registry_begin_write(call, upload->registry) < 0 || delete_row(call, upload) < 0 ||
+        registry_commit(call) < 0)
+        return -1;
+    upload->recorded = false;
+    return 0;
 }
 
 static int adopt(struct call *call, struct registry_upload *upload, const struct oci_digest *digest,
@@ -207,6 +212,7 @@ int registry_upload_finish(struct call *call, struct registry_upload *upload,
     crash_point("upload.committed");
     if (adopt(call, upload, digest, size) < 0)
         return -1;
+    upload->recorded = false;
     crash_point("upload.finished");
     return 0;
 }

@@ -7,28 +7,11 @@ import time
 
 import pytest
 
-from holdfast import (Client, MANIFEST, get_blob, make_image, pull_image, push_blob, push_image,
-                      put_manifest, random_bytes, run, sha256, start_upload, wait_until,
+from holdfast import (Client, fill, get_blob, make_image, MANIFEST, pull_image, push_blob,
+                      push_image, put_manifest, random_bytes, run, sha256, start_upload, wait_until,
                       with_query)
 
 MIB = 1 << 20
-
-
-def fill(disk, leave=0):
-    """Fills the disk but for `leave` bytes; returns the file that does."""
-    filler = disk / "filler"
-    with open(filler, "wb") as file:
-        try:
-            while True:
-                file.write(b"x" * 65536)
-                file.flush()
-        except OSError:
-            pass
-    if leave:
-        size = filler.stat().st_size
-        with open(filler, "r+b") as file:
-            file.truncate(max(0, size - leave))
-    return filler
 
 
 @pytest.fixture

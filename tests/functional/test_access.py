@@ -1,8 +1,11 @@
 """What clients without credentials may do: access.anonymous, and where it may be said."""
 
+import shutil
+import socket
+
 import pytest
 
-from holdfast import (Client, make_image, push_blob, push_image, random_bytes, run, sha256,
+from holdfast import (Client, make_image, push_blob, push_image, random_bytes, run, Server, sha256,
                       with_query)
 
 ABSENT = "sha256:" + "0" * 64
@@ -23,7 +26,6 @@ WRITES = [("POST", "/v2/app/blobs/uploads/"), ("POST", f"/v2/app/blobs/uploads/?
 @pytest.fixture(scope="module")
 def stocked(tmp_path_factory):
     """A data folder with the image app:v1, and that image."""
-    from holdfast import Server
     data = tmp_path_factory.mktemp("stocked")
     image = make_image()
     with Server(data) as server, Client(server) as client:
@@ -33,7 +35,6 @@ def stocked(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def closed(stocked):
-    from holdfast import Server
     with Server(stocked[0], args=["--access-anonymous", "none"]) as server:
         yield server
 
@@ -76,7 +77,6 @@ def test_a_refused_upload_hears_its_refusal(closed_client):
 @pytest.fixture
 def pull_only(make_server, stocked, tmp_path):
     """A server of access.anonymous=pull over a copy of the stocked folder."""
-    import shutil
     data = tmp_path / "copy"
     shutil.copytree(stocked[0], data)
     with Client(make_server("--access-anonymous", "pull", data=data)) as client:
@@ -172,4 +172,5 @@ def test_an_upload_begun_is_not_open_to_guessing(server, client, repo):
     second = client.post(f"/v2/{repo}/blobs/uploads/").headers["Docker-Upload-UUID"]
     same = sum(a == b for a, b in zip(first, second))
     assert same < 20, "session ids must be random"
-    assert client.put(with_query(f"/v2/{repo}/blobs/uploads/{SESSION}", digest=ABSENT)).status == 404
+    other = with_query(f"/v2/{repo}/blobs/uploads/{SESSION}", digest=ABSENT)
+    assert client.put(other).status == 404

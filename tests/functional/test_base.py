@@ -2,7 +2,7 @@
 
 import pytest
 
-from holdfast import (put_manifest, push_blob, push_image, make_image, random_bytes, sha256)
+from holdfast import make_image, push_blob, push_image, put_manifest, random_bytes, sha256
 
 ABSENT = "sha256:" + "0" * 64
 

@@ -3,10 +3,9 @@
 import random
 import threading
 
-from holdfast import (Client, MANIFEST, get_blob, get_manifest, in_threads, make_artifact,
-                      make_image, metric, metrics, pull_image, push_blob, push_image,
-                      push_manifest, random_bytes, random_name, sha256, start_upload, tags,
-                      wait_until, with_query)
+from holdfast import (Client, get_blob, get_manifest, in_threads, make_artifact, make_image,
+                      MANIFEST, metric, metrics, pull_image, push_blob, push_image, push_manifest,
+                      random_bytes, random_name, sha256, start_upload, tags, wait_until, with_query)
 
 
 def test_one_blob_pushed_by_many_is_201_for_all(server, repo):
@@ -170,7 +169,8 @@ def test_deleting_a_manifest_while_its_tag_is_pushed_leaves_whole_images(server,
         with Client(server) as client:
             for _ in range(15):
                 if i == 0:
-                    assert client.delete(f"/v2/{repo}/manifests/{image.digest}").status in (202, 404)
+                    answer = client.delete(f"/v2/{repo}/manifests/{image.digest}")
+                    assert answer.status in (202, 404)
                 else:
                     push_manifest(client, repo, image, "v1")
 
@@ -234,7 +234,7 @@ def test_an_end_among_requests_loses_nothing_that_was_acknowledged(make_server):
                     image = make_image(1, 5000)
                     push_image(client, f"app{i}", image, f"v{j}")
                     acknowledged.append((f"app{i}", f"v{j}", image.body))
-            except (AssertionError, OSError, Exception):
+            except Exception:  # the end came
                 return
 
     def end(_):

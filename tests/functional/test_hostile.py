@@ -7,9 +7,10 @@ import socket
 
 import pytest
 
-from holdfast import Client, Raw, push_blob, random_bytes, sha256
+from holdfast import Client, push_blob, random_bytes, Raw, sha256, wait_until
 
 HOST = b"Host: x\r\n"
+POST = b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST
 
 
 def ask(server, data, timeout=5):
@@ -39,19 +40,15 @@ BROKEN = {
     "no Host": b"GET /v2/ HTTP/1.1\r\n\r\n",
     "a header without colon": b"GET /v2/ HTTP/1.1\r\n" + HOST + b"broken\r\n\r\n",
     "a NUL in a header": b"GET /v2/ HTTP/1.1\r\n" + HOST + b"X: a\0b\r\n\r\n",
-    "a negative length": b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n",
-    "a length that is no number": b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST +
-                                  b"Content-Length: 5x\r\n\r\nhello",
-    "a length beyond all": b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST +
-                           b"Content-Length: 99999999999999999999999999\r\n\r\n",
-    "two lengths": b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST +
-                   b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-    "a chunk size that is no number": b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST +
-                                      b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
-    "a chunk size beyond all": b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST +
-                               b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffffff\r\nhello\r\n",
-    "an unknown transfer encoding": b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\n" + HOST +
-                                    b"Transfer-Encoding: gzip\r\n\r\nhello",
+    "a negative length": POST + b"Content-Length: -1\r\n\r\n",
+    "a length that is no number": POST + b"Content-Length: 5x\r\n\r\nhello",
+    "a length beyond all": POST + b"Content-Length: 99999999999999999999999999\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    "a chunk size that is no number":
+        POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
+    "a chunk size beyond all":
+        POST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffffff\r\nhello\r\n",
+    "an unknown transfer encoding": POST + b"Transfer-Encoding: gzip\r\n\r\nhello",
 }
 
 
@@ -109,9 +106,9 @@ def test_a_path_that_tries_to_leave_is_refused(client, path):
     assert answer.headers["X-Evil"] is None
 
 
-@pytest.mark.parametrize("query", ["digest=%", "digest=%zz", "digest=%00", "digest=sha256:" + "0" * 4000,
-                                   "&" * 3000, "=" * 3000, "digest", "mount=%ff&from=%fe",
-                                   "digest=a&digest=b", "n=%00"])
+@pytest.mark.parametrize("query", [
+    "digest=%", "digest=%zz", "digest=%00", "digest=sha256:" + "0" * 4000, "&" * 3000, "=" * 3000,
+    "digest", "mount=%ff&from=%fe", "digest=a&digest=b", "n=%00"])
 def test_a_broken_query_is_refused_or_ignored(client, repo, query):
     answer = client.post(f"/v2/{repo}/blobs/uploads/?{query}")
     assert answer.status in (202, 400, 414), answer
@@ -145,7 +142,6 @@ def test_an_unread_answer_and_a_reset_are_no_harm(server, client, repo):
     before = server.open_files()
     for _ in range(30):
         Raw(server, f"GET /v2/{repo}/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).reset()
-    from holdfast import wait_until
     assert wait_until(lambda: server.open_files() <= before + 2, 10), "files stay open"
     assert client.get("/v2/").status == 200
 
@@ -153,10 +149,11 @@ def test_an_unread_answer_and_a_reset_are_no_harm(server, client, repo):
 def test_random_bytes_do_no_harm(server, client):
     seed = int.from_bytes(os.urandom(4), "big")
     source = random.Random(seed)
-    words = [b"GET ", b"PUT ", b"/v2/", b"a/blobs/", b"uploads/", b"manifests/", b"sha256:", b" HTTP/1.1",
-             b"\r\n", b"\r\n\r\n", b"Host: x", b"Content-Length: ", b"5", b"-1", b"Transfer-Encoding: chunked",
-             b"\0", b"\xff" * 20, b"?digest=", b"%2F", b"Range: bytes=", b"0-", b"\n", b":", b" "]
-    for _ in range(60):
+    words = [b"GET ", b"PUT ", b"/v2/", b"a/blobs/", b"uploads/", b"manifests/", b"sha256:",
+             b" HTTP/1.1", b"\r\n", b"\r\n\r\n", b"Host: x", b"Content-Length: ", b"5", b"-1",
+             b"Transfer-Encoding: chunked", b"\0", b"\xff" * 20, b"?digest=", b"%2F",
+             b"Range: bytes=", b"0-", b"\n", b":", b" "]
+    for _ in range(30):
         data = b"".join(source.choice(words) for _ in range(source.randrange(1, 60)))
         with Raw(server, timeout=2) as raw:
             try:
@@ -178,5 +175,4 @@ def test_many_connections_that_come_and_go_leave_nothing(server):
         for _ in range(50):
             with Client(server) as one:
                 one.get("/v2/")
-        from holdfast import wait_until
         assert wait_until(lambda: server.open_files() <= before + 2, 10)

@@ -1,9 +1,9 @@
-"""Lists of tags and of repositories. dist-spec 1.1.1, "Listing tags"; _catalog as clients know it."""
+"""Lists of tags and of repositories. dist-spec 1.1.1, "Listing tags"; the catalog."""
 
 import pytest
 
-from holdfast import (Client, MANIFEST, make_image, next_page, push_blob, push_image,
-                      push_manifest, random_bytes, random_name, tags)
+from holdfast import (Client, make_image, MANIFEST, next_page, push_blob, push_image, push_manifest,
+                      random_bytes, random_name, tags)
 
 TAGS = ["0.9", "1.0", "1.10", "1.2", "V2", "_x", "a", "b", "latest", "v1", "z" * 128]
 
@@ -55,8 +55,8 @@ def test_n_0_is_an_empty_list_without_link(client, tagged):
     assert answer.headers["Link"] is None
 
 
-@pytest.mark.parametrize("last, first", [("", 0), ("0", 0), ("1.10", 3), ("1.11", 3), ("between", 8),
-                                         ("z" * 128, 11), ("zzzz", 10)])
+@pytest.mark.parametrize("last, first", [("", 0), ("0", 0), ("1.10", 3), ("1.11", 3),
+                                         ("between", 8), ("z" * 128, 11), ("zzzz", 10)])
 def test_last_is_where_the_list_goes_on_and_need_not_exist(client, tagged, last, first):
     assert [t for t in TAGS if t > last] == TAGS[first:], "the table is wrong"
     answer = client.get(f"/v2/{tagged}/tags/list?last={last}")
@@ -69,7 +69,8 @@ def test_n_and_last_go_together(client, tagged):
     assert "last=V2" in answer.headers["Link"]
 
 
-@pytest.mark.parametrize("n", ["-1", "x", "", "1.5", "1e3", "0x10", "%20", "99999999999999999999999"])
+@pytest.mark.parametrize("n", ["-1", "x", "", "1.5", "1e3", "0x10", "%20",
+                               "99999999999999999999999"])
 @pytest.mark.parametrize("path", ["/v2/{}/tags/list", "/v2/_catalog"])
 def test_an_n_that_is_no_number_is_400_pagination_number_invalid(client, tagged, path, n):
     answer = client.get(path.format(tagged) + f"?n={n}")

@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+import subprocess
 
 import pytest
 
-from holdfast import (Client, make_image, metric, metrics, push_blob, push_image, random_bytes,
-                      sha256, start_upload, wait_until)
+import holdfast
+from holdfast import (Client, fill, make_image, metric, metrics, push_blob, push_image,
+                      random_bytes, sha256, start_upload, wait_until)
 
 ABSENT = "sha256:" + "0" * 64
 
@@ -89,8 +91,6 @@ def test_the_access_log_can_be_turned_off(make_server):
 
 def test_the_level_leaves_lesser_lines_out(make_server, tmp_path):
     server = make_server("--log-level", "warn", start=False)
-    import subprocess
-    import holdfast
     # It says nothing of its address then, so that only its log is looked at.
     process = subprocess.Popen(server.command(), stderr=subprocess.PIPE,
                                env=holdfast.clean_environment())
@@ -105,8 +105,6 @@ def test_the_level_leaves_lesser_lines_out(make_server, tmp_path):
 
 
 def test_the_text_format_is_for_people(make_server, tmp_path):
-    import subprocess
-    import holdfast
     process = subprocess.Popen([holdfast.BINARY, "serve", "--data", str(tmp_path / "d"), "--listen",
                                 "127.0.0.1:0", "--log-format", "text"], stderr=subprocess.PIPE,
                                env=holdfast.clean_environment(), text=True)
@@ -223,13 +221,7 @@ def test_readiness_is_503_when_the_disk_is_full_and_comes_back(make_server, smal
     with Client(server) as client:
         push_image(client, "app", make_image(), "v1")
         assert client.get("/readyz").status == 200
-        with open(disk / "filler", "wb") as filler:
-            try:
-                while True:
-                    filler.write(b"x" * 4096)
-                    filler.flush()
-            except OSError:
-                pass
+        fill(disk)
         answer = client.get("/readyz")
         assert answer.status == 503
         assert int(answer.headers["Retry-After"]) > 0

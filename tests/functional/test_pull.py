@@ -2,7 +2,7 @@
 
 import pytest
 
-from holdfast import (INDEX, MANIFEST, OCTETS, encode, make_image, make_index, push_blob,
+from holdfast import (Client, encode, INDEX, make_image, make_index, MANIFEST, OCTETS, push_blob,
                       push_image, push_manifest, put_manifest, random_bytes, sha256, sha512)
 
 ABSENT = "sha256:" + "0" * 64
@@ -65,7 +65,6 @@ def test_a_blob_of_a_repository_that_does_not_exist_is_404(client, repo, method)
 
 @pytest.fixture(scope="module")
 def ranged(server):
-    from holdfast import Client
     data = random_bytes(2048)
     with Client(server) as client:
         digest = push_blob(client, "test/ranged", data)
@@ -98,6 +97,9 @@ def test_a_range_beyond_the_blob_is_416_with_its_size(client, ranged, text):
     answer = client.get(ranged[1], {"Range": text})
     assert answer.status == 416
     assert answer.headers["Content-Range"] == "bytes */2048"
+    assert answer.code == "RANGE_INVALID"
+    assert answer.headers.get_all("Content-Type") == ["application/json"]
+    assert "max-age" not in answer.headers.get("Cache-Control", ""), "an error must not be cached"
 
 
 def test_a_range_whose_end_is_before_its_start_is_416_or_ignored(client, ranged):

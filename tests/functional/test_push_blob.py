@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from holdfast import (OCTETS, digest_of, get_blob, push_blob, random_bytes, sha256, start_upload,
+from holdfast import (digest_of, get_blob, OCTETS, push_blob, random_bytes, sha256, start_upload,
                       with_query)
 
 ALGORITHMS = ["sha256", "sha512"]

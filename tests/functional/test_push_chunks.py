@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from holdfast import (OCTETS, digest_of, get_blob, in_threads, push_blob, random_bytes, sha256,
-                      start_upload, wait_until, with_query, Client)
+from holdfast import (Client, digest_of, get_blob, in_threads, OCTETS, push_blob, random_bytes,
+                      sha256, start_upload, wait_until, with_query)
 
 
 def send(client, location, data, start):
@@ -302,6 +302,19 @@ def test_a_client_that_vanishes_in_a_put_leaves_no_blob(client, repo):
     assert client.head(f"/v2/{repo}/blobs/{sha256(data)}").status == 404
     push_blob(client, repo, data)
     assert get_blob(client, repo, sha256(data)) == data
+
+
+def test_a_session_is_free_as_soon_as_its_answer_is_there(server, repo):
+    # Clients with a pool of connections send the next request on another one.
+    with Client(server) as one, Client(server) as other:
+        for _ in range(60):
+            location = start_upload(one, repo)
+            data = random_bytes(3000)
+            for start, client in ((0, other), (1000, one)):
+                answer = send(client, location, data[start:start + 1000], start)
+                assert answer.status == 202, answer
+            assert send(one, location, data, 0).status == 416
+            assert other.put(with_query(location, digest=sha256(data)), data[2000:]).status == 201
 
 
 def test_of_two_writers_at_one_offset_one_wins(server, client, repo):

@@ -2,12 +2,13 @@
 
 import base64
 import json
+import re
 
 import pytest
 
-from holdfast import (CONFIG, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LIST, DOCKER_MANIFEST, EMPTY,
-                      INDEX, LAYER, MANIFEST, Manifest, OCTETS, descriptor, digest_of, encode,
-                      get_manifest, make_artifact, make_image, make_index, pull_image, push_blob,
+from holdfast import (CONFIG, descriptor, digest_of, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LIST,
+                      DOCKER_MANIFEST, EMPTY, encode, get_manifest, INDEX, LAYER, make_artifact,
+                      make_image, make_index, MANIFEST, Manifest, OCTETS, pull_image, push_blob,
                       push_image, push_manifest, put_manifest, random_bytes, sha256, with_query)
 
 ABSENT = "sha256:" + "0" * 64
@@ -65,10 +66,11 @@ ACCEPTED = {
     "a config that is not JSON": lambda: make_image(config=b"\0\1\2 not json"),
     "unknown types": lambda: make_image(config_type="application/vnd.example.config",
                                         layer_type="text/x-unheard-of"),
-    "a helm chart": lambda: make_image(config_type="application/vnd.cncf.helm.config.v1+json",
-                                       layer_type="application/vnd.cncf.helm.chart.content.v1.tar+gzip"),
+    "a helm chart": lambda: make_image(
+        config_type="application/vnd.cncf.helm.config.v1+json",
+        layer_type="application/vnd.cncf.helm.chart.content.v1.tar+gzip"),
     "an artifact": lambda: make_artifact("application/vnd.example.sbom"),
-    "annotations": lambda: make_image(annotations={"org.opencontainers.image.title": "ä \u0001 \"x\""}),
+    "annotations": lambda: make_image(annotations={"org.example.title": "ä \u0001 \"x\""}),
     "unknown fields": lambda: make_image(custom={"deep": [1, 2, {"x": None}]}, other=1.5e300),
     "sha512 descriptors": lambda: make_image(2, algorithm="sha512"),
     "a subject that is not there": lambda: make_image(
@@ -117,7 +119,11 @@ def test_a_manifest_may_carry_the_data_of_its_descriptors(client, repo):
 def test_a_layer_that_may_not_be_distributed_need_not_be_there(client, repo, layer_type):
     image = make_image(layer_blobs=[b"elsewhere" + repo.encode()], layer_type=layer_type)
     image.blobs.pop()
-    push_image(client, repo, image, "v1")
+    for blob in image.blobs:
+        push_blob(client, repo, blob)
+    answer = push_manifest(client, repo, image, "v1")
+    # dist-spec 1.1.1, "Warnings": code 299, agent "-", quoted text.
+    assert re.fullmatch(r'299 - "[^"\\]+"', answer.headers["Warning"])
     assert get_manifest(client, repo, "v1").body == image.body
 
 
@@ -302,8 +308,9 @@ def test_an_unknown_manifest_type_is_400(client, repo, media_type):
     assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
 
 
-@pytest.mark.parametrize("media_type", ["application/vnd.docker.distribution.manifest.v1+json",
-                                        "application/vnd.docker.distribution.manifest.v1+prettyjws"])
+@pytest.mark.parametrize("media_type", [
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws"])
 def test_schema_1_is_400_and_says_so(client, repo, media_type):
     push_blob(client, repo, b"x")
     manifest = encode({"schemaVersion": 1, "name": repo, "tag": "v1", "architecture": "amd64",
@@ -448,6 +455,24 @@ def test_a_malformed_tag_parameter_is_400_and_nothing_is_stored(client, repo):
     assert answer.code in ("TAG_INVALID", "MANIFEST_INVALID", "NAME_INVALID")
     assert client.get(f"/v2/{repo}/manifests/good").status == 404
     assert client.get(f"/v2/{repo}/manifests/{image.digest}").status == 404
+
+
+def test_a_tag_parameter_beside_a_tag_is_refused(client, repo):
+    image = make_image()
+    push_image(client, repo, image)
+    answer = client.put(f"/v2/{repo}/manifests/v1?tag=v2", image.body, {"Content-Type": MANIFEST})
+    assert answer.status == 400
+    assert client.get(f"/v2/{repo}/tags/list").json()["tags"] == []
+
+
+def test_too_many_tag_parameters_are_refused(client, repo):
+    image = make_image()
+    push_image(client, repo, image)
+    answer = client.put(with_query(f"/v2/{repo}/manifests/{image.digest}",
+                                   tag=[f"v{i}" for i in range(1000)]), image.body,
+                        {"Content-Type": MANIFEST})
+    assert answer.status in (413, 414)
+    assert client.get(f"/v2/{repo}/tags/list").json()["tags"] == []
 
 
 def test_a_push_by_digest_without_tags_has_no_oci_tag(client, repo):

@@ -2,9 +2,8 @@
 
 import pytest
 
-from holdfast import (Client, EMPTY, INDEX, MANIFEST, encode, make_artifact, make_image,
-                      make_index, next_page, push_blob, push_image, put_manifest, random_name,
-                      sha256)
+from holdfast import (Client, EMPTY, encode, INDEX, make_artifact, make_image, make_index, MANIFEST,
+                      next_page, push_blob, push_image, put_manifest, random_name, sha256)
 
 SBOM, SIGNATURE = "application/vnd.example.sbom", "application/vnd.example.signature"
 ABSENT = "sha256:" + "0" * 64
@@ -136,7 +135,8 @@ def test_an_unknown_digest_or_repository_has_an_empty_list(client, repo, digest)
     assert answer.headers["OCI-Filters-Applied"] == "artifactType"
 
 
-@pytest.mark.parametrize("digest", ["latest", "sha256:abc", "sha256:" + "A" * 64, "md5:" + "0" * 32])
+@pytest.mark.parametrize("digest", ["latest", "sha256:abc", "sha256:" + "A" * 64,
+                                    "md5:" + "0" * 32])
 def test_a_malformed_digest_is_400(client, repo, digest):
     answer = client.get(f"/v2/{repo}/referrers/{digest}")
     assert (answer.status, answer.code) == (400, "DIGEST_INVALID")

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from holdfast import (Client, Raw, Server, get_blob, get_manifest, make_image, pull_image,
-                      push_blob, push_image, push_manifest, random_bytes, sha256, start_upload,
+from holdfast import (Client, digest_of, get_blob, get_manifest, make_image, pull_image, push_blob,
+                      push_image, push_manifest, random_bytes, Raw, Server, sha256, start_upload,
                       tags, wait_until, with_query)
 
 HEAD = "HTTP/1.1\r\nHost: x\r\n"
@@ -205,7 +205,6 @@ def test_a_deletion_survives_a_restart(again):
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_an_upload_goes_on_after_a_restart_at_what_was_acknowledged(again, algorithm):
-    from holdfast import digest_of
     server, restart = again
     data = random_bytes(300001)
     with Client(server) as client:
@@ -298,6 +297,18 @@ def test_finished_and_cancelled_uploads_leave_nothing_staged(make_server):
         location = client.patch(start_upload(client, "app"), data).location
         assert client.delete(location).status == 204
         assert wait_until(lambda: staged(server) == [], 5), staged(server)
+
+
+@pytest.mark.parametrize("way", ["close", "reset"])
+def test_a_single_post_that_breaks_off_leaves_nothing_staged(make_server, way):
+    # It cannot be taken up again, so that its bytes are of no use to anybody.
+    server = make_server()
+    data = random_bytes(100000)
+    raw = Raw(server, f"POST /v2/app/blobs/uploads/?digest={sha256(data)} {HEAD}"
+              f"Content-Length: {len(data)}\r\n\r\n".encode() + data[:50000])
+    assert wait_until(lambda: staged(server), 5)
+    raw.reset() if way == "reset" else raw.close()
+    assert wait_until(lambda: staged(server) == [], 10), staged(server)
 
 
 def test_one_content_is_stored_once(make_server):

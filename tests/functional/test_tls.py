@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from holdfast import Client, Server, make_image, pull_image, push_image, run, wait_until
+from holdfast import Client, make_image, pull_image, push_image, run, Server, wait_until
 
 if shutil.which("openssl") is None:
     pytest.skip("openssl is not installed", allow_module_level=True)
@@ -273,6 +273,16 @@ def test_required_serves_a_client_with_a_certificate_of_the_ca(asking, certifica
 
 def test_required_refuses_a_client_without_a_certificate(asking):
     server = asking("required")
+    assert refuses(Client(server))
+
+
+@pytest.mark.parametrize("mode", ["required", "optional"])
+def test_a_certificate_of_the_ca_may_push_where_anonymous_clients_may_not(asking, certificates,
+                                                                          mode):
+    server = asking(mode, "--access-anonymous", "none")
+    with with_certificate(server, certificates, "member") as client:
+        push_image(client, "app", make_image(), "v1")
+        assert pull_image(client, "app", "v1")
     assert refuses(Client(server))
 
 
