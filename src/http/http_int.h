@@ -133,6 +133,7 @@ struct http_server {
     struct http_connection *connections;
     unsigned n_connections;
     unsigned n_arriving;      /* handed to the library and not announced by it yet */
+    unsigned n_arriving_seen; /* at the last sweep */
     bool full;                /* the gate stopped accepting: wake it when one closes */
     struct lingerer *arrived; /* sockets handed to the gate to run dry */
     unsigned n_lingering;
