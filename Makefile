@@ -11,7 +11,7 @@ run: build
 build:
 	scripts/setup build
 	scripts/configure build -Dbuildtype=release -Db_lto=true -Dtests=false
-	ninja -C build holdfast
+	ninja --quiet -C build holdfast
 
 test:
 	scripts/setup build test
