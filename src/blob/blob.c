@@ -123,28 +123,31 @@ int blob_upload_create(struct blob_store *store, enum hash_algorithm algorithm,
     return 0;
 }
 
-int blob_upload_open(struct blob_store *store, struct str id, uint64_t offset,
-                     struct str hash_state, struct blob_upload **ret, struct err *err)
+int blob_upload_hold(struct blob_store *store, struct str id, struct blob_upload **ret,
+                     struct err *err)
 {
     char name[BLOB_UPLOAD_ID_BYTES + 1];
     if (id_check(id, name, err) < 0)
         return -1;
-    auto_upload upload = NULL;
-    if (store->backend->upload_open(store, name, offset, &upload, err) < 0)
+    return store->backend->upload_hold(store, name, ret, err);
+}
+
+int blob_upload_resume(struct blob_upload *upload, uint64_t offset, struct str hash_state,
+                       struct err *err)
+{
+    if (upload->store->backend->upload_cut(upload, offset, err) < 0)
         return -1;
     upload->offset = offset;
     /* A state that cannot be read does not tell its algorithm either. sha256 is what nearly all
      * digests are; a commit by another one hashes once more. */
-    if ((!hash_load(&upload->hash, hash_state) || !hash_is_at(&upload->hash, offset)) &&
-        hash_staged(upload, HASH_SHA256, &upload->hash, err) < 0)
-        return -1;
-    *ret = TAKE(upload);
-    return 0;
+    if (hash_load(&upload->hash, hash_state) && hash_is_at(&upload->hash, offset))
+        return 0;
+    return hash_staged(upload, HASH_SHA256, &upload->hash, err);
 }
 
 /* After a failed write or sync nobody knows which bytes are there (the kernel forgets dirty pages
  * whose writing failed): such an upload takes nothing more. It is good again from the last
- * acknowledged byte on, by blob_upload_open. */
+ * acknowledged byte on, by blob_upload_resume. */
 static int upload_fail(struct blob_upload *upload, const struct err *err)
 {
     upload->failed = err->kind;

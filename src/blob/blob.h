@@ -36,16 +36,21 @@ int blob_store_space(struct blob_store *store, uint64_t *ret_free, uint64_t *ret
 int blob_upload_create(struct blob_store *store, enum hash_algorithm algorithm,
                        char ret_id[BLOB_UPLOAD_ID_BYTES + 1], struct blob_upload **ret,
                        struct err *err) MUST_CHECK;
-/* Goes on with an upload at byte `offset`: bytes beyond it (written, never acknowledged) are cut
- * off. `hash_state` is what blob_upload_hash_state gave at that offset; when it is of another
- * library version the staged bytes are hashed again.
- * Errors: NOT_FOUND (expired), BUSY (somebody is writing it), CORRUPT (fewer bytes than `offset`),
- * INVALID (the id is not one of ours), IO. ret: owned. */
-int blob_upload_open(struct blob_store *store, struct str id, uint64_t offset,
-                     struct str hash_state, struct blob_upload **ret, struct err *err) MUST_CHECK;
+/* Takes hold of an upload, exclusively, and changes nothing: what was acknowledged is to be looked
+ * up now, and not before. Then comes blob_upload_resume, or blob_upload_close.
+ * Errors: NOT_FOUND (discarded), BUSY (somebody holds it), INVALID (the id is not one of ours), IO.
+ * ret: owned. */
+int blob_upload_hold(struct blob_store *store, struct str id, struct blob_upload **ret,
+                     struct err *err) MUST_CHECK;
+/* Goes on with an upload that is held at byte `offset`: bytes beyond it (written, never
+ * acknowledged) are cut off. `hash_state` is what blob_upload_hash_state gave at that offset; when
+ * it is of another library version the staged bytes are hashed again.
+ * Errors: CORRUPT (fewer bytes than `offset`), IO, FULL. */
+int blob_upload_resume(struct blob_upload *upload, uint64_t offset, struct str hash_state,
+                       struct err *err) MUST_CHECK;
 /* Appends and hashes in one pass; constant memory. Errors: FULL, IO; none of the bytes count then,
  * the upload takes nothing more, and what was staged up to the last blob_upload_sync is still
- * whole: close it and go on from there by blob_upload_open. */
+ * whole: close it and go on from there by blob_upload_resume. */
 int blob_upload_write(struct blob_upload *upload, const void *p, size_t n,
                       struct err *err) MUST_CHECK;
 /* Bytes staged so far. */
@@ -64,7 +69,7 @@ size_t blob_upload_hash_state(const struct blob_upload *upload, uint8_t out[HASH
  * may have its name already, or nothing has. */
 int blob_upload_commit(struct blob_upload *upload, const struct oci_digest *digest,
                        struct err *err) MUST_CHECK;
-/* Lets go of the upload; staged bytes stay for the next blob_upload_open. Takes NULL. */
+/* Lets go of the upload; staged bytes stay for the next blob_upload_resume. Takes NULL. */
 void blob_upload_close(struct blob_upload *upload);
 /* Removes the staged bytes of an upload. That they are not there is success. Errors: IO, INVALID.
  */

@@ -36,8 +36,9 @@ void fs_name(const struct oci_digest *digest, char name[FS_NAME_BYTES]);
 /* blob_fs_upload.c */
 int fs_upload_create(struct blob_store *store, const char *id, struct blob_upload **ret,
                      struct err *err);
-int fs_upload_open(struct blob_store *store, const char *id, uint64_t offset,
-                   struct blob_upload **ret, struct err *err);
+int fs_upload_hold(struct blob_store *store, const char *id, struct blob_upload **ret,
+                   struct err *err);
+int fs_upload_cut(struct blob_upload *upload, uint64_t offset, struct err *err);
 int fs_upload_write(struct blob_upload *upload, const void *p, size_t n, struct err *err);
 int fs_upload_read(struct blob_upload *upload, uint64_t at, void *p, size_t n, struct err *err);
 int fs_upload_sync(struct blob_upload *upload, struct err *err);

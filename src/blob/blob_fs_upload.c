@@ -73,14 +73,16 @@ int fs_upload_create(struct blob_store *store, const char *id, struct blob_uploa
 
 /* Called with the lock held. Between our open and our lock somebody may have discarded the upload,
  * or put another file in its place. */
-static int check_still_staged(struct fs_store *store, const char *id, const struct stat *st,
-                              struct err *err)
+static int check_still_staged(struct fs_store *store, const char *id, int fd, struct err *err)
 {
+    struct stat held;
     struct stat named;
+    if (fstat(fd, &held) < 0)
+        return err_sys(err, "could not stat \"uploads/%s\"", id);
     if (fstatat(store->uploads_fd, id, &named, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? upload_unknown(id, err)
                                : err_sys(err, "could not stat \"uploads/%s\"", id);
-    return named.st_ino == st->st_ino && named.st_dev == st->st_dev ? 0 : upload_unknown(id, err);
+    return named.st_ino == held.st_ino && named.st_dev == held.st_dev ? 0 : upload_unknown(id, err);
 }
 
 static int copy_bytes(int from, int to, uint64_t n, const char *id, struct err *err)
@@ -128,37 +130,39 @@ static int open_staged(struct fs_store *store, const char *id)
     return fd < 0 && errno == EACCES ? openat(store->uploads_fd, id, O_RDONLY | flags) : fd;
 }
 
-int fs_upload_open(struct blob_store *base, const char *id, uint64_t offset,
-                   struct blob_upload **ret, struct err *err)
+int fs_upload_hold(struct blob_store *base, const char *id, struct blob_upload **ret,
+                   struct err *err)
 {
     struct fs_store *store = fs_store_of(base);
     auto_fd fd = open_staged(store, id);
     if (fd < 0)
         return errno == ENOENT ? upload_unknown(id, err)
                                : err_sys(err, "could not open \"uploads/%s\"", id);
+    if (lock_staged(fd, id, err) < 0 || check_still_staged(store, id, fd, err) < 0)
+        return -1;
+    *ret = &upload_new(base, id, take_fd(&fd))->base;
+    return 0;
+}
+
+int fs_upload_cut(struct blob_upload *base, uint64_t offset, struct err *err)
+{
+    struct fs_upload *upload = fs_upload_of(base);
     struct stat st;
-    if (lock_staged(fd, id, err) < 0)
-        return -1;
-    if (fstat(fd, &st) < 0)
-        return err_sys(err, "could not stat \"uploads/%s\"", id);
-    if (check_still_staged(store, id, &st, err) < 0)
-        return -1;
+    if (fstat(upload->fd, &st) < 0)
+        return err_sys(err, "could not stat \"uploads/%s\"", base->id);
     uint64_t size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
     if (size < offset)
-        return err_set(err, ERR_CORRUPT, "upload \"%s\" has lost bytes: it holds %llu of %llu", id,
-                       (unsigned long long)size, (unsigned long long)offset);
+        return err_set(err, ERR_CORRUPT, "upload \"%s\" has lost bytes: it holds %llu of %llu",
+                       base->id, (unsigned long long)size, (unsigned long long)offset);
     if (st.st_nlink > 1) {
-        if (move_to_own_file(store, id, offset, &fd, err) < 0)
+        if (move_to_own_file(fs_store_of(base->store), base->id, offset, &upload->fd, err) < 0)
             return -1;
-    } else if (size > offset && ftruncate(fd, (off_t)offset) < 0) {
-        return err_sys(err, "could not cut \"uploads/%s\" to %llu bytes", id,
+    } else if (size > offset && ftruncate(upload->fd, (off_t)offset) < 0) {
+        return err_sys(err, "could not cut \"uploads/%s\" to %llu bytes", base->id,
                        (unsigned long long)offset);
     }
-
-    struct fs_upload *upload = upload_new(base, id, take_fd(&fd));
     upload->writeback_begun = offset;
     upload->name_durable = offset > 0; /* the sync before that acknowledgement saw to it */
-    *ret = &upload->base;
     return 0;
 }
 

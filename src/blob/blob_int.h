@@ -36,9 +36,10 @@ struct blob_backend {
      * rest is zeroed and filled by blob.c. */
     int (*upload_create)(struct blob_store *store, const char *id, struct blob_upload **ret,
                          struct err *err);
-    /* ret: holds exactly `offset` bytes. */
-    int (*upload_open)(struct blob_store *store, const char *id, uint64_t offset,
-                       struct blob_upload **ret, struct err *err);
+    int (*upload_hold)(struct blob_store *store, const char *id, struct blob_upload **ret,
+                       struct err *err);
+    /* Afterwards it holds exactly `offset` bytes. */
+    int (*upload_cut)(struct blob_upload *upload, uint64_t offset, struct err *err);
     /* All of the bytes go behind upload->offset, or it is -1. */
     int (*upload_write)(struct blob_upload *upload, const void *p, size_t n, struct err *err);
     /* Reads exactly `n` staged bytes from byte `at` on; they are below upload->offset. */

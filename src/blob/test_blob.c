@@ -230,7 +230,7 @@ static void an_upload_survives_a_restart_at_any_offset(void **state)
         place_reopen(place);
 
         auto_upload second = NULL;
-        OK(blob_upload_open(place->store, str_from(id), offset, hash_state, &second, &err));
+        OK(reopen_upload(place->store, str_from(id), offset, hash_state, &second, &err));
         assert_int_equal(blob_upload_offset(second), offset);
         OK(blob_upload_write(second, content.p + offset, content.n - offset, &err));
         OK(blob_upload_commit(second, &digest, &err));
@@ -265,7 +265,7 @@ static void a_hash_state_that_does_not_fit_is_not_believed(void **state)
         blob_upload_close(first);
 
         auto_upload second = NULL;
-        OK(blob_upload_open(place->store, str_from(id), offset, hash_state, &second, &err));
+        OK(reopen_upload(place->store, str_from(id), offset, hash_state, &second, &err));
         OK(blob_upload_write(second, content.p, content.n - offset, &err));
         OK(blob_upload_commit(second, &digest, &err));
         assert_true(holds(place->store, &digest, content));
@@ -284,7 +284,7 @@ static void *open_upload(void *context)
 {
     struct opener *opener = context;
     auto_upload upload = NULL;
-    opener->result = blob_upload_open(opener->store, opener->id, 0, STR(""), &upload, &opener->err);
+    opener->result = reopen_upload(opener->store, opener->id, 0, STR(""), &upload, &opener->err);
     return NULL;
 }
 
@@ -308,7 +308,7 @@ static void an_upload_belongs_to_one_at_a_time(void **state)
 
     blob_upload_close(first);
     auto_upload second = NULL;
-    OK(blob_upload_open(place->store, str_from(id), 3, STR(""), &second, &err));
+    OK(reopen_upload(place->store, str_from(id), 3, STR(""), &second, &err));
     (void)open_upload(&opener);
     assert_int_equal(opener.err.kind, ERR_BUSY);
     struct oci_digest abc = digest_of(ABC_256);
@@ -337,7 +337,7 @@ static void what_is_no_id_never_becomes_a_path(void **state)
         {"{0000000-0000-4000-8000-00000000000}", 36}};
     for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
         struct blob_upload *upload;
-        FAILS(blob_upload_open(place->store, wrong[i], 0, STR(""), &upload, &err), ERR_INVALID);
+        FAILS(reopen_upload(place->store, wrong[i], 0, STR(""), &upload, &err), ERR_INVALID);
         assert_string_equal(err.code, OCI_BLOB_UPLOAD_INVALID);
         FAILS(blob_upload_discard(place->store, wrong[i], &err), ERR_INVALID);
     }
@@ -375,7 +375,7 @@ static void an_upload_that_is_over_is_not_found(void **state)
     struct place *place = *state;
     struct err err;
     struct blob_upload *upload;
-    FAILS(blob_upload_open(place->store, STR(NEVER_ID), 0, STR(""), &upload, &err), ERR_NOT_FOUND);
+    FAILS(reopen_upload(place->store, STR(NEVER_ID), 0, STR(""), &upload, &err), ERR_NOT_FOUND);
     assert_string_equal(err.code, OCI_BLOB_UPLOAD_UNKNOWN);
     OK(blob_upload_discard(place->store, STR(NEVER_ID), &err));
 
@@ -385,11 +385,11 @@ static void an_upload_that_is_over_is_not_found(void **state)
     OK(blob_upload_write(upload, "abc", 3, &err));
     OK(blob_upload_commit(upload, &abc, &err));
     struct blob_upload *other;
-    FAILS(blob_upload_open(place->store, str_from(id), 0, STR(""), &other, &err), ERR_BUSY);
+    FAILS(reopen_upload(place->store, str_from(id), 0, STR(""), &other, &err), ERR_BUSY);
     OK(blob_upload_discard(place->store, str_from(id), &err));
-    FAILS(blob_upload_open(place->store, str_from(id), 0, STR(""), &other, &err), ERR_NOT_FOUND);
+    FAILS(reopen_upload(place->store, str_from(id), 0, STR(""), &other, &err), ERR_NOT_FOUND);
     blob_upload_close(upload);
-    FAILS(blob_upload_open(place->store, str_from(id), 0, STR(""), &other, &err), ERR_NOT_FOUND);
+    FAILS(reopen_upload(place->store, str_from(id), 0, STR(""), &other, &err), ERR_NOT_FOUND);
     assert_true(holds(place->store, &abc, STR("abc")));
 
     /* Discarded under the hands of the one who writes it. */
@@ -411,12 +411,12 @@ static void lost_bytes_are_told(void **state)
     OK(blob_upload_create(place->store, HASH_SHA256, id, &upload, &err));
     OK(blob_upload_write(upload, "abc", 3, &err));
     blob_upload_close(upload);
-    FAILS(blob_upload_open(place->store, str_from(id), 4, STR(""), &upload, &err), ERR_CORRUPT);
-    FAILS(blob_upload_open(place->store, str_from(id), UINT64_MAX, STR(""), &upload, &err),
+    FAILS(reopen_upload(place->store, str_from(id), 4, STR(""), &upload, &err), ERR_CORRUPT);
+    FAILS(reopen_upload(place->store, str_from(id), UINT64_MAX, STR(""), &upload, &err),
           ERR_CORRUPT);
 
     /* Changed behind the back of the one who holds it: the hash says nothing about that. */
-    OK(blob_upload_open(place->store, str_from(id), 3, STR(""), &upload, &err));
+    OK(reopen_upload(place->store, str_from(id), 3, STR(""), &upload, &err));
     char name[64];
     (void)snprintf(name, sizeof(name), "uploads/%s", id);
     struct oci_digest abc = digest_of(ABC_256);
@@ -441,7 +441,7 @@ static void an_upload_that_is_a_blob_already_is_left_alone(void **state)
     assert_int_equal(chmod(blob, 0640), 0);
     assert_int_equal(link(blob, upload_path), 0);
     struct blob_upload *upload;
-    OK(blob_upload_open(place->store, STR(NEVER_ID), 1, STR(""), &upload, &err));
+    OK(reopen_upload(place->store, STR(NEVER_ID), 1, STR(""), &upload, &err));
     OK(blob_upload_write(upload, "xyz", 3, &err));
     blob_upload_close(upload);
     assert_true(holds(place->store, &abc, STR("abc")));
@@ -796,7 +796,7 @@ static void a_full_disk_spoils_nothing_that_was_synced(void **state)
     FAILS(blob_upload_commit(upload, &digest, &err), ERR_FULL);
     blob_upload_close(upload);
 
-    OK(blob_upload_open(place->store, str_from(id), 700001, hash_state, &upload, &err));
+    OK(reopen_upload(place->store, str_from(id), 700001, hash_state, &upload, &err));
     OK(blob_upload_write(upload, content.p, content.n - 700001, &err));
     OK(blob_upload_commit(upload, &digest, &err));
     blob_upload_close(upload);

@@ -161,7 +161,8 @@ static void bytes_are_durable_before_the_name_and_the_name_before_success(void *
     /* Another thread may have named it and not come to the sync of the folder. */
     record_from_here();
     OK(push(place->store, HASH_SHA256, STR("abc"), &abc, &err));
-    ASSERT_RECORDED("pwrite staged", "fdatasync staged", "linkat sha256", "fsync ba", "unlinkat uploads");
+    ASSERT_RECORDED("pwrite staged", "fdatasync staged", "linkat sha256", "fsync ba",
+                    "unlinkat uploads");
 
     /* Another process may have made the folder and not come to the sync of its parent. */
     place_reopen(place);
@@ -194,7 +195,7 @@ static void an_acknowledged_upload_can_be_found_again(void **state)
     struct blob_upload *upload;
     OK(blob_upload_create(place->store, HASH_SHA256, id, &upload, &err));
     blob_upload_close(upload);
-    OK(blob_upload_open(place->store, str_from(id), 0, STR(""), &upload, &err));
+    OK(reopen_upload(place->store, str_from(id), 0, STR(""), &upload, &err));
     OK(blob_upload_write(upload, "a", 1, &err));
     record_from_here();
     OK(blob_upload_sync(upload, &err));
@@ -205,7 +206,7 @@ static void an_acknowledged_upload_can_be_found_again(void **state)
     ASSERT_RECORDED("fdatasync staged"); /* its name is durable since the first time */
     blob_upload_close(upload);
 
-    OK(blob_upload_open(place->store, str_from(id), 2, STR(""), &upload, &err));
+    OK(reopen_upload(place->store, str_from(id), 2, STR(""), &upload, &err));
     OK(blob_upload_write(upload, "c", 1, &err));
     record_from_here();
     OK(blob_upload_sync(upload, &err));
@@ -255,7 +256,7 @@ static void who_comes_late_to_an_upload_does_not_touch_the_blob(void **state)
     before_lock = commit_and_close;
     before_lock_context = first;
     struct blob_upload *second;
-    OK(blob_upload_open(place->store, str_from(id), 0, STR(""), &second, &err));
+    OK(reopen_upload(place->store, str_from(id), 0, STR(""), &second, &err));
     assert_null(before_lock);
     OK(blob_upload_write(second, "xyz", 3, &err));
     blob_upload_close(second);
@@ -307,7 +308,7 @@ static void fail_every_call(struct place *place, int number, enum err_kind expec
         stage_ab(place, id, saved, &hash_state);
 
         struct blob_upload *upload;
-        OK(blob_upload_open(place->store, str_from(id), 2, hash_state, &upload, &err));
+        OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
         record_from_here();
         record.half_write = true;
         record.fail_at = n;
@@ -329,7 +330,7 @@ static void fail_every_call(struct place *place, int number, enum err_kind expec
         bool named = holds(place->store, &abc, STR("abc"));
         assert_true(named || !committed);
         /* Whatever happened, the client goes on where it was. */
-        OK(blob_upload_open(place->store, str_from(id), 2, hash_state, &upload, &err));
+        OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
         assert_int_equal(holds(place->store, &abc, STR("abc")), named); /* not cut */
         OK(blob_upload_write(upload, "c", 1, &err));
         OK(blob_upload_commit(upload, &abc, &err));
@@ -359,7 +360,7 @@ static void a_write_that_fails_half_way_is_cut_back(void **state)
     stage_ab(place, id, saved, &hash_state);
     for (int cut_fails = 0; cut_fails < 2; cut_fails++) {
         struct blob_upload *upload;
-        OK(blob_upload_open(place->store, str_from(id), 2, hash_state, &upload, &err));
+        OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
         record_from_here();
         record.half_write = true;
         record.fail_at = 3; /* after 4 and 2 of the 8 bytes */
@@ -375,7 +376,7 @@ static void a_write_that_fails_half_way_is_cut_back(void **state)
     }
     struct blob_upload *upload;
     struct oci_digest abc = digest_of(ABC_256);
-    OK(blob_upload_open(place->store, str_from(id), 2, hash_state, &upload, &err));
+    OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
     OK(blob_upload_write(upload, "c", 1, &err));
     OK(blob_upload_commit(upload, &abc, &err));
     blob_upload_close(upload);
@@ -396,7 +397,7 @@ static void commit_in_child(struct place *place, const char *id, struct str hash
         struct blob_upload *upload;
         struct oci_digest abc = digest_of(ABC_256);
         (void)setenv("HOLDFAST_TEST_CRASH", point, 1);
-        if (blob_upload_open(place->store, str_from(id), 2, hash_state, &upload, &err) < 0 ||
+        if (reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err) < 0 ||
             blob_upload_write(upload, "c", 1, &err) < 0 || blob_upload_sync(upload, &err) < 0)
             _exit(1);
         _exit(blob_upload_commit(upload, &abc, &err) == 0 ? 2 : 3); /* the point was not passed */
@@ -429,7 +430,7 @@ static void a_stop_anywhere_leaves_nothing_or_the_whole_blob(void **state)
 
         /* The client comes back to where it was. */
         struct blob_upload *upload;
-        OK(blob_upload_open(place->store, str_from(id), 2, hash_state, &upload, &err));
+        OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
         assert_int_equal(holds(place->store, &abc, STR("abc")), points[i].named); /* not cut */
         OK(blob_upload_write(upload, "c", 1, &err));
         OK(blob_upload_commit(upload, &abc, &err));

@@ -96,6 +96,19 @@ static inline int push(struct blob_store *store, enum hash_algorithm running, st
     return blob_upload_discard(store, str_from(id), err);
 }
 
+/* Takes an upload up at `offset`. */
+static inline int reopen_upload(struct blob_store *store, struct str id, uint64_t offset,
+                                struct str hash_state, struct blob_upload **ret, struct err *err)
+{
+    struct blob_upload *held = NULL;
+    int done = blob_upload_hold(store, id, &held, err);
+    auto_upload upload = held;
+    if (done < 0 || blob_upload_resume(upload, offset, hash_state, err) < 0)
+        return -1;
+    *ret = TAKE(upload);
+    return 0;
+}
+
 /* Whether the blob is there; fails when it is and has other bytes. */
 static inline bool holds(struct blob_store *store, const struct oci_digest *digest,
                          struct str content)

@@ -323,10 +323,10 @@ static int remove_upload(struct work *work, struct str id)
 static int check_upload(struct work *work, struct str id, uint64_t received)
 {
     struct err *err = &work->call->err;
-    struct blob_upload *opened = NULL;
-    int done = blob_upload_open(work->registry->blobs, id, received, (struct str){0}, &opened, err);
-    auto_upload upload = opened;
-    if (done == 0)
+    struct blob_upload *held = NULL;
+    int done = blob_upload_hold(work->registry->blobs, id, &held, err);
+    auto_upload upload = held;
+    if (done == 0 && blob_upload_resume(upload, received, (struct str){0}, err) == 0)
         return 0;
     bool gone = err->kind == ERR_NOT_FOUND; /* a crash came just before its end */
     if (!gone && err->kind != ERR_CORRUPT && err->kind != ERR_INVALID)

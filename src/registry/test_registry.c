@@ -235,6 +235,70 @@ static void an_upload_goes_on_after_a_restart(void **state)
                   ERR_NOT_FOUND, OCI_BLOB_UPLOAD_UNKNOWN);
 }
 
+#define WRITERS 4
+#define APPENDS 200
+
+struct writer {
+    struct registry *registry;
+    struct str id;
+    unsigned acknowledged;
+    const char *trouble; /* static */
+};
+
+/* Appends a byte at a time, whenever nobody else holds the upload. */
+static void *append_bytes(void *context)
+{
+    struct writer *writer = context;
+    struct oci_name a = name_of("a");
+    while (writer->acknowledged < APPENDS && writer->trouble == NULL) {
+        auto_call call;
+        call_init(&call);
+        struct registry_upload *upload;
+        if (registry_upload_open(&call, writer->registry, &a, writer->id, &upload) < 0) {
+            if (call.err.kind != ERR_BUSY)
+                writer->trouble = err_kind_name(call.err.kind);
+            continue;
+        }
+        if (registry_upload_write(&call, upload, STR("x")) < 0 ||
+            registry_upload_save(&call, upload) < 0)
+            writer->trouble = err_kind_name(call.err.kind);
+        else
+            writer->acknowledged++;
+        registry_upload_close(upload);
+    }
+    return NULL;
+}
+
+static void no_acknowledged_byte_is_lost_to_another_writer(void **state)
+{
+    struct fixture *f = *state;
+    struct oci_name a = name_of("a");
+    struct registry_upload *upload;
+    assert_int_equal(registry_upload_start(&f->call, f->registry, &a, HASH_SHA256, &upload), 0);
+    struct str id = str_dup(&f->call.arena, registry_upload_id(upload));
+    registry_upload_close(upload);
+
+    struct writer writers[WRITERS];
+    pthread_t threads[WRITERS];
+    for (size_t i = 0; i < WRITERS; i++) {
+        writers[i] = (struct writer){.registry = f->registry, .id = id};
+        assert_int_equal(pthread_create(&threads[i], NULL, append_bytes, &writers[i]), 0);
+    }
+    for (size_t i = 0; i < WRITERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_null(writers[i].trouble);
+    }
+    uint64_t received;
+    assert_int_equal(registry_upload_status(&f->call, f->registry, &a, id, &received), 0);
+    assert_int_equal(received, WRITERS * APPENDS);
+    assert_int_equal(registry_upload_open(&f->call, f->registry, &a, id, &upload), 0);
+    char all[WRITERS * APPENDS];
+    memset(all, 'x', sizeof(all));
+    struct oci_digest digest = oci_digest_of(HASH_SHA256, (struct str){all, sizeof(all)});
+    assert_int_equal(registry_upload_finish(&f->call, upload, &digest), 0);
+    registry_upload_close(upload);
+}
+
 /* What a crash leaves of a request that carried a whole blob. */
 static void leave_staged(struct fixture *f)
 {
@@ -484,6 +548,7 @@ int main(void)
         REGISTRY_TEST(a_blob_is_mounted_from_where_it_is),
         REGISTRY_TEST(what_is_needed_is_not_deleted),
         REGISTRY_TEST(an_upload_goes_on_after_a_restart),
+        REGISTRY_TEST(no_acknowledged_byte_is_lost_to_another_writer),
         REGISTRY_TEST(a_whole_blob_that_broke_off_leaves_nothing),
         REGISTRY_TEST(uploads_that_were_given_up_expire),
         REGISTRY_TEST(a_folder_has_one_owner),

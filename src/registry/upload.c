@@ -112,21 +112,17 @@ int registry_upload_open(struct call *call, struct registry *registry, const str
                          struct str id, struct registry_upload **ret)
 {
     auto_registry_upload upload = upload_new(registry, name);
-    struct meta_upload row;
-    if (find_row(call, registry, name, id, &row) < 0)
-        return -1;
-    if (blob_upload_open(registry->blobs, id, row.received, row.hash_state, &upload->blob,
-                         &call->err) < 0)
-        return call->err.kind == ERR_NOT_FOUND ? unknown(call, id) : -1;
-    memcpy(upload->id, id.p, BLOB_UPLOAD_ID_BYTES); /* the store knows it: so long it is */
     upload->recorded = true;
+    if (blob_upload_hold(registry->blobs, id, &upload->blob, &call->err) < 0)
+        return call->err.kind == ERR_NOT_FOUND || call->err.kind == ERR_INVALID ? unknown(call, id)
+                                                                                : -1;
+    memcpy(upload->id, id.p, BLOB_UPLOAD_ID_BYTES); /* the store knows it: so long it is */
 
-    /* Somebody else may have advanced it between our look and our hold. */
-    struct meta_upload now;
-    if (find_row(call, registry, name, id, &now) < 0)
+    /* Looked up with the hold taken: nobody acknowledges more of it now. */
+    struct meta_upload row;
+    if (find_row(call, registry, name, id, &row) < 0 ||
+        blob_upload_resume(upload->blob, row.received, row.hash_state, &call->err) < 0)
         return -1;
-    if (now.received != row.received)
-        return err_set(&call->err, ERR_BUSY, "another request is writing this upload");
     *ret = TAKE(upload);
     return 0;
 }
@@ -271,10 +267,9 @@ static int sweep_rows(struct sweep *sweep)
         }
         if (!more)
             return 0;
-        struct blob_upload *opened = NULL;
-        int found = blob_upload_open(sweep->registry->blobs, id, received, (struct str){0}, &opened,
-                                     &call->err);
-        blob_upload_close(opened);
+        struct blob_upload *held = NULL;
+        int found = blob_upload_hold(sweep->registry->blobs, id, &held, &call->err);
+        blob_upload_close(held);
         bool fresh;
         if (found < 0 && call->err.kind == ERR_NOT_FOUND && forget_stale(sweep, id, &fresh) < 0)
             return -1;
