@@ -6,13 +6,27 @@ int api_ping(struct request *request)
     return 0;
 }
 
+/* To who pulls, a tag that cannot be one is a manifest that is not there: 404, as the conformance
+ * suite of dist-spec 1.1.1 has it. */
+static int parse_pulled(struct request *request, struct oci_reference *ret)
+{
+    struct err *err = &request->call->err;
+    if (oci_reference_parse(request->item, ret, err) == 0)
+        return 0;
+    if (str_eq(str_from(err->code), STR(OCI_TAG_INVALID))) {
+        err->kind = ERR_NOT_FOUND;
+        err->code = OCI_MANIFEST_UNKNOWN;
+    }
+    return -1;
+}
+
 int api_manifest_get(struct request *request)
 {
     struct call *call = request->call;
     struct oci_reference reference;
     struct registry_manifest manifest;
     bool head = request->x->method == HTTP_HEAD;
-    if (oci_reference_parse(request->item, &reference, &call->err) < 0 ||
+    if (parse_pulled(request, &reference) < 0 ||
         registry_manifest_pull(call, request->api->registry, &request->name, &reference,
                                /* want_content= */ !head, &manifest) < 0)
         return -1;
