@@ -374,7 +374,7 @@ static void an_upload_that_is_over_is_not_found(void **state)
 {
     struct place *place = *state;
     struct err err;
-    struct blob_upload *upload;
+    struct blob_upload *upload = NULL;
     FAILS(reopen_upload(place->store, STR(NEVER_ID), 0, STR(""), &upload, &err), ERR_NOT_FOUND);
     assert_string_equal(err.code, OCI_BLOB_UPLOAD_UNKNOWN);
     OK(blob_upload_discard(place->store, STR(NEVER_ID), &err));
@@ -407,7 +407,7 @@ static void lost_bytes_are_told(void **state)
     struct place *place = *state;
     struct err err;
     char id[BLOB_UPLOAD_ID_BYTES + 1];
-    struct blob_upload *upload;
+    struct blob_upload *upload = NULL;
     OK(blob_upload_create(place->store, HASH_SHA256, id, &upload, &err));
     OK(blob_upload_write(upload, "abc", 3, &err));
     blob_upload_close(upload);
@@ -440,7 +440,7 @@ static void an_upload_that_is_a_blob_already_is_left_alone(void **state)
     place_path(place, "uploads/" NEVER_ID, upload_path);
     assert_int_equal(chmod(blob, 0640), 0);
     assert_int_equal(link(blob, upload_path), 0);
-    struct blob_upload *upload;
+    struct blob_upload *upload = NULL;
     OK(reopen_upload(place->store, STR(NEVER_ID), 1, STR(""), &upload, &err));
     OK(blob_upload_write(upload, "xyz", 3, &err));
     blob_upload_close(upload);
@@ -775,7 +775,7 @@ static void a_full_disk_spoils_nothing_that_was_synced(void **state)
     struct str content = million_a(&bytes);
 
     char id[BLOB_UPLOAD_ID_BYTES + 1];
-    struct blob_upload *upload;
+    struct blob_upload *upload = NULL;
     OK(blob_upload_create(place->store, HASH_SHA256, id, &upload, &err));
     OK(blob_upload_write(upload, content.p, 700001, &err));
     OK(blob_upload_sync(upload, &err));

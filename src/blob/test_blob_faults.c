@@ -192,7 +192,7 @@ static void an_acknowledged_upload_can_be_found_again(void **state)
     struct place *place = *state;
     struct err err;
     char id[BLOB_UPLOAD_ID_BYTES + 1];
-    struct blob_upload *upload;
+    struct blob_upload *upload = NULL;
     OK(blob_upload_create(place->store, HASH_SHA256, id, &upload, &err));
     blob_upload_close(upload);
     OK(reopen_upload(place->store, str_from(id), 0, STR(""), &upload, &err));
@@ -374,7 +374,7 @@ static void a_write_that_fails_half_way_is_cut_back(void **state)
         record_from_here();
         blob_upload_close(upload);
     }
-    struct blob_upload *upload;
+    struct blob_upload *upload = NULL;
     struct oci_digest abc = digest_of(ABC_256);
     OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
     OK(blob_upload_write(upload, "c", 1, &err));

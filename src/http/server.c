@@ -66,10 +66,21 @@ static bool has_unread_bytes(int fd)
     return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
+/* A first line without a space, such as a TLS greeting, makes the library close without a word.
+ * Clients that try TLS first tell a plain server by an answer in HTTP. */
+static void answer_gibberish(const struct http_connection *connection)
+{
+    static const char answer[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"
+                                 "Content-Length: 0\r\n\r\n";
+    if (connection->session == NULL && atomic_load(&connection->stage) == STAGE_OPEN)
+        (void)send(connection->fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* The library has freed what requests point into, and is about to close the socket. */
 static void connection_closes(struct http_server *server, struct http_connection *connection)
 {
     connection->mhd = NULL;
+    answer_gibberish(connection);
     /* Some ways of the library to give a connection up tell of the connection alone. */
     if (connection->exchange != NULL)
         exchange_end(connection->exchange, false);
@@ -153,6 +164,10 @@ static int start_daemon(struct http_server *server, struct err *err)
                                             (void *)(uintptr_t)tls_priorities()};
         more[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_CERT_CALLBACK, 0,
                                             (void *)(uintptr_t)no_certificate};
+    } else {
+        /* No shutdown before a close, so that answer_gibberish can still say something; under TLS
+         * that shutdown is the closing alert, and stays. */
+        flags |= MHD_USE_TURBO;
     }
     more[n] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
 

@@ -176,3 +176,11 @@ def test_many_connections_that_come_and_go_leave_nothing(server):
             with Client(server) as one:
                 one.get("/v2/")
         assert wait_until(lambda: server.open_files() <= before + 2, 10)
+
+
+@pytest.mark.parametrize("first", [b"GARBAGE\r\n\r\n", b"\x16\x03\x01\x00\x05hello\n\r\n\r\n", b"\n\n\n\n"])
+def test_a_first_line_that_is_no_request_is_answered_in_http(server, first):
+    """Clients that try TLS first know a plain server by that."""
+    raw = Raw(server, first, timeout=10)
+    raw.socket.shutdown(1)
+    assert raw.read_all().startswith(b"HTTP/1.1 400 ")
