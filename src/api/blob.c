@@ -44,8 +44,8 @@ int api_blob_get(struct request *request)
     bool head = request->x->method == HTTP_HEAD;
     if (oci_digest_parse(request->item, &digest, &call->err) < 0)
         return -1;
-    bool open = !head && http_header(request->x, "If-None-Match").p == NULL;
-    if (registry_blob_pull(call, request->api->registry, &request->name, &digest, open, &blob) < 0)
+    if (registry_blob_pull(call, request->api->registry, &request->name, &digest,
+                           /* open= */ !head, &blob) < 0)
         return -1;
 
     struct http_response *response = &request->x->response;
@@ -53,12 +53,6 @@ int api_blob_get(struct request *request)
     answer_digest(request, request->item);
     if (answer_not_modified(request, request->item))
         return 0;
-    if (!head && !open) { /* it has another version than it named */
-        if (registry_blob_pull(call, request->api->registry, &request->name, &digest,
-                               /* open= */ true, &blob) < 0)
-            return -1;
-        response->fd = blob.fd;
-    }
     if (!head && choose_part(request, blob.size, request->item) < 0)
         return -1;
     http_respond_header(request->x, "Content-Type", "application/octet-stream");

@@ -135,8 +135,8 @@ int api_referrer_list(struct request *request)
     list.limit = page.limit > 0 ? page.limit : 1;
     buf_add_str(&parameters, page_parameters(request, &page));
 
-    list.out->max =
-        LIST_BYTES_MAX; /* one descriptor may hold the annotations of a whole manifest */
+    /* One descriptor may hold the annotations of a whole manifest. */
+    list.out->max = LIST_BYTES_MAX;
     buf_printf(list.out, "{\"schemaVersion\":2,\"mediaType\":\"%s\",\"manifests\":[",
                OCI_MEDIA_TYPE_INDEX);
     bool stopped;
