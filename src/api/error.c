@@ -27,6 +27,8 @@ static struct mapping map(enum err_kind kind)
     case ERR_RANGE:
         return (struct mapping){416, OCI_RANGE_INVALID};
     case ERR_BUSY:
+    case ERR_AGAIN:
+    case ERR_UNSURE:
         return (struct mapping){503, OCI_UNAVAILABLE};
     case ERR_TIMEOUT:
         return (struct mapping){408, OCI_UNAVAILABLE};

@@ -81,6 +81,10 @@ const char *err_kind_name(enum err_kind kind)
         return "unsupported";
     case ERR_BUSY:
         return "busy";
+    case ERR_AGAIN:
+        return "again";
+    case ERR_UNSURE:
+        return "unsure";
     case ERR_TIMEOUT:
         return "timeout";
     case ERR_FULL:
