@@ -1,7 +1,50 @@
-/* The readers' pool and the statements; the engine-neutral half of db.h. */
+/* Opening, transactions and statements; the engine-neutral half of db.h. */
 #include "db/db_int.h"
 
 #define READERS_MAX 256
+#define NOTICE_BYTES_MAX 1000
+#define NOTICES_BYTES_MAX ((size_t)16 << 20) /* of one transaction */
+
+const char *db_say(enum err_kind kind)
+{
+    switch (kind) {
+    case ERR_CONFLICT:
+        return "this conflicts with what is stored";
+    case ERR_BUSY:
+    case ERR_AGAIN:
+        return "the registry's database is busy";
+    case ERR_UNSURE:
+        return "the registry's database failed, it may have been done or not";
+    case ERR_FULL:
+        return "the registry has no space left to store this";
+    case ERR_CORRUPT:
+        return "the registry's database is damaged";
+    case ERR_TOO_LARGE:
+        return "this is too large for the registry's database";
+    case ERR_INVALID:
+        return "this holds characters that the registry's database cannot store";
+    case ERR_IO:
+        return "the registry's database failed";
+    case ERR_NONE:
+    case ERR_UNAUTHENTICATED:
+    case ERR_DENIED:
+    case ERR_NOT_FOUND:
+    case ERR_PRECONDITION:
+    case ERR_RANGE:
+    case ERR_UNSUPPORTED:
+    case ERR_TIMEOUT:
+    case ERR_INTERNAL:
+        break;
+    }
+    return "the registry made a mistake with its database";
+}
+
+void db_broken(const char *reason, const char *sql)
+{
+    char text[400];
+    (void)snprintf(text, sizeof(text), "%.80s, in SQL: %.300s", reason, sql);
+    require_failed(text, __FILE__, __LINE__);
+}
 
 bool db_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, struct mono_us deadline)
 {
@@ -14,7 +57,7 @@ int db_conn_open(struct db *db, enum db_role role, struct db_conn *conn, struct 
 {
     conn->db = db;
     conn->writes = role == DB_WRITER;
-    return db->engine->connect(&db->options, role, &conn->link, err);
+    return db->engine->connect(&db->options, db->server, role, &conn->link, err);
 }
 
 void db_conn_close(struct db_conn *conn)
@@ -30,26 +73,26 @@ void db_conn_close(struct db_conn *conn)
     conn->db->engine->disconnect(conn->link);
 }
 
-static void db_free(struct db *db)
-{
-    (void)pthread_cond_destroy(&db->returned);
-    (void)pthread_mutex_destroy(&db->mutex);
-    free(db->path);
-    free(db);
-}
-
 int db_open(const struct db_options *options, struct db **ret, struct err *err)
 {
     require(options->readers >= 1 && options->readers <= READERS_MAX && options->busy_us >= 0);
     struct db *db = mem_zalloc(sizeof(*db));
-    db->engine = &db_sqlite;
     db->options = *options;
-    db->path = mem_strdup(options->path);
-    db->options.path = db->path;
-    require(pthread_mutex_init(&db->mutex, NULL) == 0);
-    require(pthread_cond_init(&db->returned, NULL) == 0);
-    if (db_group_open(db, err) < 0) {
-        db_free(db);
+    db_pool_open(&db->pool);
+    int result = 0;
+    if (options->url != NULL) {
+        db->engine = &db_postgres;
+        db->options.url = db->place = mem_strdup(options->url);
+        result = db->engine->remote->open(&db->options, &db->server, err);
+    } else {
+        db->engine = &db_sqlite;
+        db->options.path = db->place = mem_strdup(options->path);
+        result = db_group_open(db, err);
+    }
+    if (result < 0) {
+        db_pool_close(&db->pool);
+        free(db->place);
+        free(db);
         return -1;
     }
     *ret = db;
@@ -60,16 +103,23 @@ void db_close(struct db *db)
 {
     if (db == NULL)
         return;
-    while (db->idle != NULL) {
-        struct db_conn *conn = db->idle;
-        db->idle = conn->next;
-        db_conn_close(conn);
-        free(conn);
-        db->n_readers--;
-    }
-    require(db->n_readers == 0); /* all were idle */
-    db_group_close(db);
-    db_free(db);
+    db_pool_close(&db->pool);
+    if (db_is_remote(db))
+        db->engine->remote->close(db->server);
+    else
+        db_group_close(db); /* the last one to close tidies up, so it must be the writer */
+    free(db->place);
+    free(db);
+}
+
+bool db_is_remote(const struct db *db)
+{
+    return db->engine->remote != NULL;
+}
+
+struct wall_us db_now(const struct db *db)
+{
+    return db_is_remote(db) ? db->engine->remote->now(db->server) : clock_wall();
 }
 
 static void note_begin(struct db_conn *conn)
@@ -84,59 +134,11 @@ static void note_end(const struct db *db, bool write, struct mono_us begun)
         db->options.observe(db->options.observe_context, write, clock_since_us(begun));
 }
 
-/* *ret is NULL when there is none and the caller has the right to make one. */
-static int take_reader(struct db *db, struct db_conn **ret)
-{
-    struct mono_us deadline = {0};
-    auto_lock held = lock_take(&db->mutex);
-    while (db->idle == NULL && db->n_readers == db->options.readers) {
-        if (deadline.us == 0)
-            deadline.us = clock_mono().us + db->options.busy_us;
-        db->waiting++;
-        bool in_time = db_wait(&db->returned, &db->mutex, deadline);
-        db->waiting--;
-        if (!in_time && db->idle == NULL && db->n_readers == db->options.readers)
-            return -1;
-    }
-    *ret = db->idle;
-    if (db->idle != NULL)
-        db->idle = db->idle->next;
-    else
-        db->n_readers++;
-    return 0;
-}
-
-static void give_reader_back(struct db *db, struct db_conn *conn)
-{
-    auto_lock held = lock_take(&db->mutex);
-    if (conn != NULL) {
-        conn->next = db->idle;
-        db->idle = conn;
-    } else {
-        db->n_readers--;
-    }
-    if (db->waiting > 0)
-        require(pthread_cond_signal(&db->returned) == 0);
-}
-
 int db_read(struct db *db, struct db_conn **ret, struct err *err)
 {
-    struct db_conn *conn = NULL;
-    if (take_reader(db, &conn) < 0) {
-        (void)err_set(err, ERR_BUSY, "the registry's database is busy");
-        return err_why(err, "all %u reading connections were in use for %lld ms",
-                       db->options.readers, (long long)(db->options.busy_us / 1000));
-    }
-    if (conn == NULL) {
-        conn = mem_zalloc(sizeof(*conn));
-        if (db_conn_open(db, DB_READER, conn, err) < 0) {
-            free(conn);
-            give_reader_back(db, NULL);
-            return -1;
-        }
-    }
-    note_begin(conn);
-    *ret = conn;
+    if (db_pool_take(db, ret, err) < 0)
+        return -1;
+    note_begin(*ret);
     return 0;
 }
 
@@ -150,13 +152,64 @@ int db_snapshot(struct db_conn *conn, struct err *err)
     return 0;
 }
 
+/* Of a remote engine: a connection of the pool. */
+static int begin_apart(struct db *db, struct db_conn **ret, struct err *err)
+{
+    struct db_conn *conn = NULL;
+    if (db_pool_take(db, &conn, err) < 0)
+        return -1;
+    if (db->engine->begin(conn->link, db->options.busy_us, err) < 0) {
+        db_pool_give_back(db, conn);
+        return -1;
+    }
+    conn->writes = true;
+    *ret = conn;
+    return 0;
+}
+
 int db_write(struct db *db, struct db_conn **ret, struct err *err)
 {
-    if (db_group_begin(db, err) < 0)
+    struct db_conn *conn = &db->group.conn;
+    if (db_is_remote(db) ? begin_apart(db, &conn, err) < 0 : db_group_begin(db, err) < 0)
         return -1;
-    note_begin(&db->group.conn);
-    *ret = &db->group.conn;
+    note_begin(conn);
+    *ret = conn;
     return 0;
+}
+
+static bool in_group(const struct db_conn *conn)
+{
+    return conn->writes && !db_is_remote(conn->db);
+}
+
+int db_lock(struct db_conn *conn, int64_t key, bool shared, struct err *err)
+{
+    require(conn->writes);
+    const struct db_remote *remote = conn->db->engine->remote;
+    return remote != NULL ? remote->lock(conn->link, key, shared, err) : 0;
+}
+
+static void release(struct db_conn *conn)
+{
+    conn->writes = false;
+    conn->snapshot = false;
+    db_pool_give_back(conn->db, conn);
+}
+
+static int commit_apart(struct db_conn *conn, struct str notices, struct err *err)
+{
+    crash_point("db.before_commit");
+    int result = conn->db->engine->commit(conn->link, notices, err);
+    crash_point("db.after_commit");
+    release(conn);
+    return result;
+}
+
+/* To this process, which is all there is. */
+static void tell(const struct db *db, struct str notices)
+{
+    while (db->told != NULL && notices.n > 0)
+        db->told(db->told_context, str_cut(&notices, '\0'));
 }
 
 int db_commit(struct db_conn *conn, struct err *err)
@@ -164,7 +217,16 @@ int db_commit(struct db_conn *conn, struct err *err)
     require(conn->writes && conn->open_statements == 0);
     struct db *db = conn->db;
     struct mono_us begun = conn->begun;
-    int result = db_group_commit(db, err);
+    auto_buf notices = conn->notices; /* the connection is somebody else's before this is over */
+    conn->notices = (struct buf){0};
+    int result = 0;
+    if (db_is_remote(db)) {
+        result = commit_apart(conn, buf_str(&notices), err);
+    } else {
+        result = db_group_commit(db, err);
+        if (result == 0)
+            tell(db, buf_str(&notices));
+    }
     note_end(db, /* write= */ true, begun);
     return result;
 }
@@ -177,15 +239,53 @@ void db_end(struct db_conn *conn)
     struct db *db = conn->db;
     struct mono_us begun = conn->begun;
     bool writes = conn->writes;
-    if (writes) {
+    buf_done(&conn->notices);
+    if (in_group(conn)) {
         db_group_undo(db);
     } else {
+        if (writes)
+            db->engine->rollback(conn->link);
         if (conn->snapshot)
             db->engine->end_read(conn->link);
-        conn->snapshot = false;
-        give_reader_back(db, conn);
+        release(conn);
     }
     note_end(db, writes, begun);
+}
+
+int db_notify(struct db_conn *conn, struct str payload, struct err *err)
+{
+    require(conn->writes);
+    if (payload.n > NOTICE_BYTES_MAX || str_find(payload, '\0') < payload.n)
+        return err_set(err, ERR_INTERNAL, "a notice of %zu bytes cannot be told", payload.n);
+    if (conn->notices.max == 0)
+        conn->notices = BUF_INIT(NOTICES_BYTES_MAX);
+    buf_add_str(&conn->notices, payload);
+    buf_add_char(&conn->notices, '\0');
+    if (conn->notices.overflow)
+        return err_set(err, ERR_TOO_LARGE, "too many notices in one transaction");
+    return 0;
+}
+
+int db_listen(struct db *db, void (*told)(void *context, struct str payload), void *context,
+              struct err *err)
+{
+    (void)err; /* the thread that tells is there already */
+    require(db->told == NULL);
+    db->told = told;
+    db->told_context = context;
+    if (db_is_remote(db))
+        db->engine->remote->listen(db->server, told, context);
+    return 0;
+}
+
+bool db_is_told(const struct db *db)
+{
+    return !db_is_remote(db) || db->engine->remote->is_told(db->server);
+}
+
+int db_guard(struct db *db, bool alone, struct err *err)
+{
+    return db_is_remote(db) ? db->engine->remote->guard(db->server, alone, err) : 0;
 }
 
 /* Fibonacci hashing: the texts lie close together, their addresses differ in the lower bits. */
@@ -250,11 +350,11 @@ static int step(struct db_stmt *stmt, bool *ret_row, struct err *err)
 {
     struct db_conn *conn = stmt->conn;
     /* An engine that has given the transaction up would run the statement in one of its own. */
-    if (conn->writes && db_group_alive(conn->db, err) < 0)
+    if (in_group(conn) && db_group_alive(conn->db, err) < 0)
         return -1;
     if (conn->db->engine->step(stmt->cursor, ret_row, err) == 0)
         return 0;
-    if (conn->writes)
+    if (in_group(conn))
         db_group_failed(conn->db, err);
     return -1;
 }

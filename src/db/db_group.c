@@ -109,7 +109,7 @@ static int end_transaction(struct db *db, struct err *err)
     group->open = false;
     if (!group->doomed && group->members != NULL) {
         crash_point("db.before_commit");
-        int result = db->engine->commit(link, err);
+        int result = db->engine->commit(link, (struct str){0}, err);
         crash_point("db.after_commit");
         return result;
     }
@@ -248,7 +248,7 @@ int db_group_commit(struct db *db, struct err *err)
 
 static int tidy(struct db *db, struct db_link **link, struct err *err)
 {
-    if (*link == NULL && db->engine->connect(&db->options, DB_TIDIER, link, err) < 0)
+    if (*link == NULL && db->engine->connect(&db->options, NULL, DB_TIDIER, link, err) < 0)
         return -1;
     bool again = false;
     if (db->engine->tidy(*link, &again, err) < 0)

@@ -95,36 +95,6 @@ static enum err_kind kind_of(int code, int number)
     }
 }
 
-static const char *say_of(enum err_kind kind)
-{
-    switch (kind) {
-    case ERR_CONFLICT:
-        return "this conflicts with what is stored";
-    case ERR_BUSY:
-        return "the registry's database is busy";
-    case ERR_FULL:
-        return "the registry has no space left to store this";
-    case ERR_CORRUPT:
-        return "the registry's database is damaged";
-    case ERR_TOO_LARGE:
-        return "this is too large for the registry's database";
-    case ERR_IO:
-        return "the registry's database failed";
-    case ERR_NONE:
-    case ERR_INVALID:
-    case ERR_UNAUTHENTICATED:
-    case ERR_DENIED:
-    case ERR_NOT_FOUND:
-    case ERR_PRECONDITION:
-    case ERR_RANGE:
-    case ERR_UNSUPPORTED:
-    case ERR_TIMEOUT:
-    case ERR_INTERNAL:
-        break;
-    }
-    return "the registry made a mistake with its database";
-}
-
 /* errno of the call that failed, when it was a call of the operating system; else 0. */
 static int errno_of(struct db_link *link, int code)
 {
@@ -138,7 +108,7 @@ static int failed(struct db_link *link, int code, const char *sql, struct err *e
 {
     int number = errno_of(link, code);
     enum err_kind kind = kind_of(code, number);
-    (void)err_set(err, kind, "%s", say_of(kind));
+    (void)err_set(err, kind, "%s", db_say(kind));
     bool latest = sqlite3_extended_errcode(link->sqlite) == code;
     (void)err_why(err, "sqlite %d: %s", code,
                   latest ? sqlite3_errmsg(link->sqlite) : sqlite3_errstr(code));
@@ -202,8 +172,9 @@ static int begin(struct db_link *link, int64_t wait_us, struct err *err)
     return command(link, BEGIN, err);
 }
 
-static int commit(struct db_link *link, struct err *err)
+static int commit(struct db_link *link, struct str notices, struct err *err)
 {
+    (void)notices; /* they stay in this process */
     if (command(link, COMMIT, err) == 0)
         return 0;
     if (in_transaction(link))
@@ -256,13 +227,6 @@ static void number_parameters(struct db_cursor *cursor)
     }
 }
 
-static _Noreturn void broken(const char *reason, const char *sql)
-{
-    char text[400];
-    (void)snprintf(text, sizeof(text), "%.80s, in SQL: %.300s", reason, sql);
-    require_failed(text, __FILE__, __LINE__);
-}
-
 static int prepare_cursor(struct db_link *link, const char *sql, struct db_cursor **ret,
                           struct err *err)
 {
@@ -270,11 +234,11 @@ static int prepare_cursor(struct db_link *link, const char *sql, struct db_curso
     const char *rest = "";
     int code = prepare(link, sql, &stmt, &rest);
     if ((code & 0xff) == SQLITE_ERROR)
-        broken(sqlite3_errmsg(link->sqlite), sql);
+        db_broken(sqlite3_errmsg(link->sqlite), sql);
     if (code != SQLITE_OK)
         return failed(link, code, sql, err);
     if (stmt == NULL || rest[strspn(rest, "; \t\n")] != '\0')
-        broken("not one statement", sql);
+        db_broken("not one statement", sql);
     struct db_cursor *cursor = mem_zalloc(sizeof(*cursor));
     cursor->link = link;
     cursor->stmt = stmt;
@@ -656,9 +620,10 @@ static int set_up(struct db_link *link, const struct db_options *options, struct
     return 0;
 }
 
-static int connect_link(const struct db_options *options, enum db_role role, struct db_link **ret,
-                        struct err *err)
+static int connect_link(const struct db_options *options, struct db_server *server,
+                        enum db_role role, struct db_link **ret, struct err *err)
 {
+    (void)server; /* there is none */
     struct db_link *link = mem_zalloc(sizeof(*link));
     link->path = options->path;
     link->role = role;

@@ -1,3 +1,4 @@
+/* What SQLite alone does; what all engines do is in test_db_common.c. */
 #include "db/test_db.h"
 
 #include <errno.h>
@@ -6,11 +7,15 @@
 #include <sys/wait.h>
 
 static const struct db_migration migrations[] = {
-    {1, "CREATE TABLE parent (id INTEGER NOT NULL PRIMARY KEY, name TEXT UNIQUE);"
-        "CREATE TABLE child (parent_id INTEGER NOT NULL REFERENCES parent (id));"},
-    {2, "ALTER TABLE parent ADD COLUMN data BLOB;"
-        "INSERT INTO parent (id, name) VALUES (1, 'one');"},
-    {3, "CREATE TABLE later (x)"},
+    {1,
+     "CREATE TABLE parent (id INTEGER NOT NULL PRIMARY KEY, name TEXT UNIQUE);"
+     "CREATE TABLE child (parent_id INTEGER NOT NULL REFERENCES parent (id));",
+     NULL},
+    {2,
+     "ALTER TABLE parent ADD COLUMN data BLOB;"
+     "INSERT INTO parent (id, name) VALUES (1, 'one');",
+     NULL},
+    {3, "CREATE TABLE later (x)", NULL},
 };
 
 static struct db *open_migrated(const struct fixture *f)
@@ -19,50 +24,6 @@ static struct db *open_migrated(const struct fixture *f)
     struct err err = {0};
     assert_ok(db_migrate(db, migrations, ARRAY_SIZE(migrations), &err), err);
     return db;
-}
-
-static void migrations_run_once_and_in_order(void **state)
-{
-    struct fixture *f = *state;
-    struct err err = {0};
-    struct db *db = open_db(f);
-    assert_ok(db_migrate(db, migrations, 1, &err), err);
-    assert_int_equal(ask(db, "SELECT max(version) FROM schema_version"), 1);
-    assert_int_equal(ask(db, "SELECT count(*) FROM parent"), 0);
-    assert_ok(db_migrate(db, migrations, 3, &err), err);
-    assert_ok(db_migrate(db, migrations, 3, &err), err);
-    assert_int_equal(ask(db, "SELECT max(version) FROM schema_version"), 3);
-    assert_int_equal(ask(db, "SELECT count(*) FROM parent"), 1);
-    db_close(db);
-}
-
-static void a_newer_database_is_refused_with_both_versions(void **state)
-{
-    struct fixture *f = *state;
-    struct err err = {0};
-    struct db *db = open_migrated(f);
-    assert_int_equal(db_migrate(db, migrations, 1, &err), -1);
-    assert_int_equal(err.kind, ERR_UNSUPPORTED);
-    assert_non_null(strstr(err.say, "schema version 3"));
-    assert_non_null(strstr(err.say, "up to 1"));
-    assert_int_equal(ask(db, "SELECT count(*) FROM parent"), 1);
-    db_close(db);
-}
-
-static void a_failing_migration_leaves_the_version_before_it(void **state)
-{
-    struct fixture *f = *state;
-    struct err err = {0};
-    struct db *db = open_migrated(f);
-    const struct db_migration broken[] = {migrations[0],
-                                          migrations[1],
-                                          migrations[2],
-                                          {4, "CREATE TABLE four (x); CREATE TABBLE x;"}};
-    assert_int_equal(db_migrate(db, broken, 4, &err), -1);
-    assert_non_null(strstr(err.why, "migration 4"));
-    assert_int_equal(ask(db, "SELECT max(version) FROM schema_version"), 3);
-    assert_int_equal(ask(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'four'"), 0);
-    db_close(db);
 }
 
 static void settings_are_those_that_the_header_promises(void **state)
@@ -124,36 +85,6 @@ static void values_come_back_as_they_were_bound(void **state)
     db_close(db);
 }
 
-static void a_statement_is_prepared_once_per_connection(void **state)
-{
-    struct fixture *f = *state;
-    struct err err = {0};
-    struct db *db = open_migrated(f);
-    static const char sql[] = "SELECT count(*) FROM parent";
-    auto_conn first = NULL;
-    assert_ok(db_read(db, &first, &err), err);
-    struct db_stmt *stmt = db_stmt(first, sql);
-    db_done(stmt);
-    db_done(stmt); /* harmless */
-    assert_ptr_equal(db_stmt(first, sql), stmt);
-    db_done(stmt);
-    struct db_conn *was = first;
-    db_end(TAKE(first));
-    assert_ok(db_read(db, &first, &err), err);
-    assert_ptr_equal(first, was); /* the last one back is the first one out */
-    assert_ptr_equal(db_stmt(first, sql), stmt);
-    db_done(stmt);
-
-    auto_mem char(*texts)[24] = mem_zalloc(200 * sizeof(*texts));
-    for (int round = 0; round < 2; round++)
-        for (int i = 0; i < 200; i++) {
-            (void)snprintf(texts[i], sizeof(texts[i]), "SELECT %d", i);
-            assert_int_equal(ask_in(first, texts[i]), i);
-        }
-    db_end(TAKE(first));
-    db_close(db);
-}
-
 static void constraints_are_conflicts_and_the_transaction_lives_on(void **state)
 {
     struct fixture *f = *state;
@@ -183,75 +114,15 @@ static void constraints_are_conflicts_and_the_transaction_lives_on(void **state)
     db_close(db);
 }
 
-static void what_is_not_committed_is_not_kept(void **state)
-{
-    struct fixture *f = *state;
-    struct err err = {0};
-    struct db *db = open_migrated(f);
-    auto_conn conn = NULL;
-    assert_ok(db_write(db, &conn, &err), err);
-    assert_ok(db_run(db_stmt(conn, "DELETE FROM parent"), &err), err);
-    assert_int_equal(ask(db, "SELECT count(*) FROM parent"), 1); /* nor seen by others */
-    db_end(TAKE(conn));
-    assert_int_equal(ask(db, "SELECT count(*) FROM parent"), 1);
-    db_close(db);
-}
-
-static void a_snapshot_stands_still(void **state)
-{
-    struct fixture *f = *state;
-    struct err err = {0};
-    struct db *db = open_migrated(f);
-    auto_conn conn = NULL;
-    assert_ok(db_read(db, &conn, &err), err);
-    assert_ok(db_snapshot(conn, &err), err);
-    must(db, "INSERT INTO parent (id) VALUES (2)");
-    assert_int_equal(ask_in(conn, "SELECT count(*) FROM parent"), 1);
-    assert_int_equal(ask(db, "SELECT count(*) FROM parent"), 2);
-    db_end(TAKE(conn));
-    assert_ok(db_read(db, &conn, &err), err);
-    assert_int_equal(ask_in(conn, "SELECT count(*) FROM parent"), 2);
-    must(db, "INSERT INTO parent (id) VALUES (3)"); /* without one, each statement looks anew */
-    assert_int_equal(ask_in(conn, "SELECT count(*) FROM parent"), 3);
-    db_end(TAKE(conn));
-    db_close(db);
-}
-
-static void readers_cannot_write(void **state)
-{
-    struct fixture *f = *state;
-    struct err err = {0};
-    struct db *db = open_migrated(f);
-    auto_conn conn = NULL;
-    assert_ok(db_read(db, &conn, &err), err);
-    assert_int_equal(db_run(db_stmt(conn, "DELETE FROM parent"), &err), -1);
-    db_end(TAKE(conn));
-    assert_int_equal(ask(db, "SELECT count(*) FROM parent"), 1);
-    db_close(db);
-}
-
-static void connections_run_out_and_come_back(void **state)
+static void there_is_one_writer(void **state)
 {
     struct fixture *f = *state;
     struct err err = {0};
     struct db_options options = options_for(f);
-    options.readers = 2;
     options.busy_us = 50000;
     struct db *db = open_with(&options);
     auto_conn a = NULL;
     auto_conn b = NULL;
-    auto_conn c = NULL;
-    assert_ok(db_read(db, &a, &err), err);
-    assert_ok(db_read(db, &b, &err), err);
-    struct mono_us begun = clock_mono();
-    assert_int_equal(db_read(db, &c, &err), -1);
-    assert_int_equal(err.kind, ERR_BUSY);
-    assert_true(clock_since_us(begun) >= options.busy_us);
-    db_end(TAKE(b));
-    assert_ok(db_read(db, &c, &err), err);
-    db_end(TAKE(c));
-    db_end(TAKE(a));
-
     assert_ok(db_write(db, &a, &err), err);
     assert_int_equal(db_write(db, &b, &err), -1);
     assert_int_equal(err.kind, ERR_BUSY);
@@ -519,25 +390,6 @@ static void paths_that_cannot_be_written_are_named(void **state)
     assert_int_equal(chmod(f->path, 0600), 0);
 }
 
-static void too_large_a_value_fails_at_the_step(void **state)
-{
-    struct fixture *f = *state;
-    struct err err = {0};
-    struct db *db = open_migrated(f);
-    auto_conn conn = NULL;
-    bool row = false;
-    assert_ok(db_read(db, &conn, &err), err);
-    struct db_stmt *stmt = db_stmt(conn, "SELECT length($1)");
-    db_bind_text(stmt, 1, (struct str){"x", SIZE_MAX / 4}); /* is refused before it is read */
-    assert_int_equal(db_step(stmt, &row, &err), -1);
-    assert_int_equal(err.kind, ERR_TOO_LARGE);
-    db_done(stmt);
-    stmt = db_stmt(conn, "SELECT length($1)");
-    db_done(stmt);
-    db_end(TAKE(conn));
-    db_close(db);
-}
-
 static void a_full_database_says_so_and_goes_on_when_there_is_room(void **state)
 {
     struct fixture *f = *state;
@@ -560,12 +412,6 @@ static void a_full_database_says_so_and_goes_on_when_there_is_room(void **state)
     db_close(db);
 }
 
-static void count_transaction(void *context, bool write, int64_t us)
-{
-    assert_true(us >= 0);
-    ++((int *)context)[write];
-}
-
 static void clients_hear_nothing_of_the_path(void **state)
 {
     struct fixture *f = *state;
@@ -584,41 +430,13 @@ static void clients_hear_nothing_of_the_path(void **state)
     db_close(db);
 }
 
-static void each_transaction_is_observed(void **state)
-{
-    struct fixture *f = *state;
-    int counts[2] = {0, 0};
-    struct db_options options = options_for(f);
-    options.observe = count_transaction;
-    options.observe_context = counts;
-    struct db *db = open_with(&options);
-    struct err err = {0};
-    must(db, "CREATE TABLE t (x)");
-    auto_conn conn = NULL;
-    assert_ok(db_write(db, &conn, &err), err);
-    db_end(TAKE(conn));
-    assert_int_equal(ask(db, "SELECT count(*) FROM t"), 0);
-    assert_int_equal(counts[false], 1);
-    assert_int_equal(counts[true], 2);
-    db_close(db);
-}
-
-#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(migrations_run_once_and_in_order),
-        CASE(a_newer_database_is_refused_with_both_versions),
-        CASE(a_failing_migration_leaves_the_version_before_it),
         CASE(settings_are_those_that_the_header_promises),
         CASE(values_come_back_as_they_were_bound),
-        CASE(a_statement_is_prepared_once_per_connection),
         CASE(constraints_are_conflicts_and_the_transaction_lives_on),
-        CASE(what_is_not_committed_is_not_kept),
-        CASE(a_snapshot_stands_still),
-        CASE(readers_cannot_write),
-        CASE(connections_run_out_and_come_back),
+        CASE(there_is_one_writer),
         CASE(another_process_that_writes_makes_us_busy),
         CASE(a_locked_database_is_not_opened),
         CASE(a_text_file_is_refused_and_left_alone),
@@ -628,10 +446,8 @@ int main(void)
         CASE(damage_inside_is_found_when_it_is_read_or_verified),
         CASE(verify_finds_rows_without_their_parent),
         CASE(paths_that_cannot_be_written_are_named),
-        CASE(too_large_a_value_fails_at_the_step),
         CASE(a_full_database_says_so_and_goes_on_when_there_is_room),
         CASE(clients_hear_nothing_of_the_path),
-        CASE(each_transaction_is_observed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,6 @@
-/* What the tests of db share: a folder that goes away, and short forms of the usual calls. */
+/* What the tests of db share: a database that goes away, and short forms of the usual calls.
+ * SQLite's is in a folder of its own. PostgreSQL's is a schema of its own in the database that
+ * $HOLDFAST_TEST_POSTGRES names; without that variable its tests are skipped. */
 #ifndef HOLDFAST_DB_TEST_DB_H
 #define HOLDFAST_DB_TEST_DB_H
 
@@ -10,11 +12,42 @@
 #include <sys/stat.h>
 
 #include <cmocka.h>
+#include <libpq-fe.h>
 
 struct fixture {
     char folder[64];
-    char path[128];
+    char path[128]; /* or the name of the schema */
+    char url[512];  /* empty: SQLite */
 };
+
+/* NULL: there is none. */
+static inline const char *postgres_url(void)
+{
+    return getenv("HOLDFAST_TEST_POSTGRES");
+}
+
+static inline void ignore_notice(void *context, const char *message)
+{
+    (void)context;
+    (void)message;
+}
+
+/* The first value that `sql` gives, by a connection that owes nothing to the code under test. */
+static inline int64_t ask_postgres(const char *url, const char *sql)
+{
+    PGconn *pg = PQconnectdb(url);
+    (void)PQsetNoticeProcessor(pg, ignore_notice, NULL);
+    PGresult *result = PQexec(pg, sql);
+    ExecStatusType status = PQresultStatus(result);
+    if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
+        fail_msg("%s: %s", sql, PQerrorMessage(pg));
+    uint64_t value = 0;
+    struct str text = str_from(PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "");
+    (void)str_eat_u64(&text, INT64_MAX, &value);
+    PQclear(result);
+    PQfinish(pg);
+    return (int64_t)value;
+}
 
 static inline int set_up(void **state)
 {
@@ -40,9 +73,40 @@ static inline int tear_down(void **state)
     return 0;
 }
 
+static inline int set_up_postgres(void **state)
+{
+    static unsigned n;
+    struct fixture *f = mem_zalloc(sizeof(*f));
+    const char *url = postgres_url();
+    char sql[80];
+    (void)snprintf(sql, sizeof(sql), "CREATE SCHEMA test_%d_%u", (int)getpid(), ++n);
+    (void)ask_postgres(url, sql);
+    (void)snprintf(f->path, sizeof(f->path), "%s", sql + strlen("CREATE SCHEMA "));
+    (void)snprintf(f->url, sizeof(f->url), "%s%coptions=-csearch_path%%3D%s", url,
+                   strchr(url, '?') != NULL ? '&' : '?', f->path);
+    *state = f;
+    return 0;
+}
+
+static inline int tear_down_postgres(void **state)
+{
+    struct fixture *f = *state;
+    char sql[160];
+    (void)snprintf(sql, sizeof(sql), "DROP SCHEMA %s CASCADE", f->path);
+    (void)ask_postgres(postgres_url(), sql);
+    free(f);
+    return 0;
+}
+
 static inline struct db_options options_for(const struct fixture *f)
 {
-    return (struct db_options){.path = f->path, .readers = 4, .busy_us = 5 * CLOCK_SECOND_US};
+    return (struct db_options){
+        .path = f->path,
+        .url = f->url[0] != '\0' ? f->url : NULL,
+        .readers = 4,
+        .busy_us = 5 * CLOCK_SECOND_US,
+        .start_us = 5 * CLOCK_SECOND_US,
+    };
 }
 
 /* Fails with the error's words. */
@@ -93,6 +157,10 @@ static inline int change(struct db *db, const char *sql, struct err *err)
         return -1;
     return db_commit(TAKE(conn), err);
 }
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define POSTGRES_CASE(name) \
+    cmocka_unit_test_setup_teardown(name, set_up_postgres, tear_down_postgres)
 
 static inline void must(struct db *db, const char *sql)
 {

@@ -563,8 +563,6 @@ static void what_was_told_survives_a_kill(void **state)
     db_close(db);
 }
 
-#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
