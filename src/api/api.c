@@ -31,6 +31,28 @@ static uint64_t body_limit(const struct request *request)
     return request->route->body == BODY_BUFFER ? request->body.max : IGNORED_BODY_MAX;
 }
 
+/* Which of the steps that follow are made by a worker. */
+static enum http_waits choose_waits(struct request *request)
+{
+    const struct route *route = request->route;
+    if (route->waits == WAITS_NEVER)
+        return HTTP_WAITS_NEVER;
+    if (route->known != NULL && route->known(request))
+        return HTTP_WAITS_NEVER;
+    if (registry_is_remote(request->api->registry))
+        return HTTP_WAITS_ALWAYS;
+    return route->waits == WAITS ? HTTP_WAITS_AT_END : HTTP_WAITS_NEVER;
+}
+
+static int check_read_only(struct request *request)
+{
+    bool writes = request->route->action == ACTION_PUSH || request->route->action == ACTION_DELETE;
+    if (!writes || !request->api->config->read_only)
+        return 0;
+    return err_set(&request->call->err, ERR_UNSUPPORTED,
+                   "this registry is read-only for now; try again later");
+}
+
 /* Nothing of a request is looked at before its action has been decided. */
 static int begin(struct request *request)
 {
@@ -41,18 +63,25 @@ static int begin(struct request *request)
             http_respond_header(x, "Allow", allow);
         return -1;
     }
-    if (access_decide(request, request->route->action) < 0)
+    if (access_decide(request, request->route->action) < 0 || check_read_only(request) < 0)
         return -1;
-    if (request->route->begin != NULL && request->route->begin(request) < 0)
+    x->waits = choose_waits(request);
+    return 0;
+}
+
+static int start(struct request *request)
+{
+    struct http_exchange *x = request->x;
+    if (request->route->start != NULL && request->route->start(request) < 0)
         return -1;
     if (request->upload == NULL && x->length_known && x->content_length > body_limit(request))
         return body_too_large(request, body_limit(request));
-    x->waits = request->route->waits;
     return 0;
 }
 
 static int refused(struct request *request)
 {
+    upload_let_go(request);
     error_write(request);
     return -1;
 }
@@ -61,6 +90,13 @@ static int on_begin(void *context, struct http_exchange *x)
 {
     struct request *request = request_new(context, x);
     return begin(request) < 0 ? refused(request) : 0;
+}
+
+static int on_start(void *context, struct http_exchange *x)
+{
+    (void)context;
+    struct request *request = x->state;
+    return start(request) < 0 ? refused(request) : 0;
 }
 
 static int take(struct request *request, struct str piece)
@@ -87,7 +123,7 @@ static void on_end(void *context, struct http_exchange *x)
     (void)context;
     struct request *request = x->state;
     if (request->route->handle(request) < 0)
-        error_write(request);
+        (void)refused(request);
 }
 
 static void on_refuse(void *context, struct http_exchange *x)
@@ -144,6 +180,7 @@ struct api *api_new(struct registry *registry, const struct config *config, stru
             {
                 .context = api,
                 .begin = on_begin,
+                .start = on_start,
                 .body = on_body,
                 .end = on_end,
                 .refuse = on_refuse,

@@ -29,6 +29,13 @@ enum body {
     BODY_UPLOAD, /* request.upload */
 };
 
+/* Whether a handler runs on a worker thread. */
+enum waits {
+    WAITS_NEVER,
+    WAITS_REMOTE, /* reads: where the database or the blob store is on another machine */
+    WAITS,        /* for the disk, too; what comes before the handler waits as WAITS_REMOTE */
+};
+
 /* One operation. */
 struct route {
     const char *name;    /* in metrics and in the access log */
@@ -36,8 +43,10 @@ struct route {
     const char *pattern; /* "{name}" takes one segment or more, another "{…}" exactly one */
     enum action action;
     enum body body;
-    bool waits;                             /* for the disk: runs on a worker */
-    int (*begin)(struct request *request);  /* before the body; may be NULL */
+    enum waits waits;
+    /* May be NULL. Whether it can be answered from memory: then it does not wait. */
+    bool (*known)(struct request *request);
+    int (*start)(struct request *request);  /* before the body; may be NULL */
     int (*handle)(struct request *request); /* the whole body is there */
 };
 #define METHOD(m) (1u << HTTP_##m)
@@ -46,17 +55,20 @@ struct route {
 struct request {
     struct api *api;
     struct http_exchange *x;
-    struct call *call;              /* x->call */
-    const struct route *route;      /* NULL until one matches */
-    struct oci_name name;           /* of the repository, when the pattern has {name} */
-    struct str item;                /* the other parameter, decoded; p NULL when there is none */
-    struct buf body;                /* owned */
-    struct buf answer;              /* owned; a body that was built */
-    uint64_t ignored;               /* bytes of a body that nobody takes */
-    struct registry_upload *upload; /* owned */
-    struct oci_digest digest;       /* that a blob upload ends with */
-    uint64_t expected;              /* bytes that Content-Range announced; 0: none */
-    bool counted;                   /* among the uploads in flight */
+    struct call *call;                 /* x->call */
+    const struct route *route;         /* NULL until one matches */
+    struct oci_name name;              /* of the repository, when the pattern has {name} */
+    struct str item;                   /* the other parameter, decoded; p NULL when there is none */
+    struct buf body;                   /* owned */
+    struct buf answer;                 /* owned; a body that was built */
+    uint64_t ignored;                  /* bytes of a body that nobody takes */
+    struct registry_upload *upload;    /* owned */
+    struct oci_digest digest;          /* that a blob upload ends with, or of the blob to pull */
+    struct registry_manifest manifest; /* found by `known` */
+    struct registry_blob blob;         /* idem */
+    bool found;
+    uint64_t expected; /* bytes that Content-Range announced; 0: none */
+    bool counted;      /* among the uploads in flight */
 };
 
 /* ---- routes.c ---- */
@@ -96,6 +108,12 @@ int answer_page(struct request *request, struct registry_page *ret) MUST_CHECK;
 /* Adds Link to the page after `last`; nothing when its p is NULL. */
 void answer_link(struct request *request, struct str path, struct str parameters, struct str last);
 
+/* ---- upload.c ---- */
+
+/* Lets go of the upload before the answer is sent: the client's next request may be here before
+ * this one is cleaned up. Where it may wait. */
+void upload_let_go(struct request *request);
+
 /* ---- Handlers, by family ---- */
 
 int api_ping(struct request *request);
@@ -103,21 +121,23 @@ int api_healthz(struct request *request);
 int api_readyz(struct request *request);
 int api_metrics(struct request *request);
 
+bool api_manifest_known(struct request *request);
 int api_manifest_get(struct request *request);
 int api_manifest_put(struct request *request);
 int api_manifest_delete(struct request *request);
 
+bool api_blob_known(struct request *request);
 int api_blob_get(struct request *request);
 int api_blob_delete(struct request *request);
 
-int api_upload_start_begin(struct request *request);
+int api_upload_start_open(struct request *request);
 int api_upload_start(struct request *request);
-int api_upload_append_begin(struct request *request);
+int api_upload_append_open(struct request *request);
 int api_upload_append(struct request *request);
-int api_upload_finish_begin(struct request *request);
+int api_upload_finish_open(struct request *request);
 int api_upload_finish(struct request *request);
 int api_upload_status(struct request *request);
-int api_upload_cancel_begin(struct request *request);
+int api_upload_cancel_open(struct request *request);
 int api_upload_cancel(struct request *request);
 
 int api_tag_list(struct request *request);

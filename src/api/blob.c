@@ -36,33 +36,69 @@ static int choose_part(struct request *request, uint64_t size, struct str digest
                    (unsigned long long)size);
 }
 
+bool api_blob_known(struct request *request)
+{
+    struct err ignored; /* the handler finds it again, and says so */
+    request->found = oci_digest_parse(request->item, &request->digest, &ignored) == 0 &&
+                     registry_blob_known(request->call, request->api->registry, &request->name,
+                                         &request->digest, &request->blob);
+    return request->found;
+}
+
+/* To where the store itself gives the bytes. The URL is good for a while only: nobody may keep this
+ * answer. RFC 9110, section 15.4.8. */
+static void answer_redirect(struct request *request, struct str url)
+{
+    answer_header(request, "Location", url);
+    http_respond_header(request->x, "Cache-Control", "no-store");
+    answer_empty(request, 307);
+}
+
+/* Opens the part that is to be sent. */
+static int answer_content(struct request *request, const struct registry_blob *blob)
+{
+    struct http_response *response = &request->x->response;
+    struct registry_content content;
+    if (choose_part(request, blob->size, request->item) < 0 ||
+        registry_blob_open(request->call, request->api->registry, blob, response->offset,
+                           response->size, &content) < 0)
+        return -1;
+    response->fd = content.fd;
+    response->stream = content.stream;
+    return 0;
+}
+
 int api_blob_get(struct request *request)
 {
     struct call *call = request->call;
-    struct oci_digest digest;
-    struct registry_blob blob;
-    bool head = request->x->method == HTTP_HEAD;
-    if (oci_digest_parse(request->item, &digest, &call->err) < 0)
-        return -1;
-    if (registry_blob_pull(call, request->api->registry, &request->name, &digest,
-                           /* open= */ !head, &blob) < 0)
-        return -1;
-
     struct http_response *response = &request->x->response;
-    response->fd = blob.fd;
+    struct registry_blob *blob = &request->blob;
+    struct str url = {0};
+    if (!request->found && (oci_digest_parse(request->item, &request->digest, &call->err) < 0 ||
+                            registry_blob_find(call, request->api->registry, &request->name,
+                                               &request->digest, blob) < 0))
+        return -1;
     answer_digest(request, request->item);
     if (answer_not_modified(request, request->item))
         return 0;
-    if (!head && choose_part(request, blob.size, request->item) < 0)
+
+    bool head = request->x->method == HTTP_HEAD;
+    if (!head && registry_blob_redirect(call, request->api->registry, blob, &url) < 0)
         return -1;
+    if (url.p != NULL) {
+        answer_redirect(request, url);
+        return 0;
+    }
+    if (head) {
+        response->status = 200;
+        response->size = blob->size;
+        response->size_only = true;
+    } else if (answer_content(request, blob) < 0) {
+        return -1;
+    }
     http_respond_header(request->x, "Content-Type", "application/octet-stream");
     http_respond_header(request->x, "Accept-Ranges", "bytes");
     http_respond_header(request->x, "Cache-Control", "max-age=31536000");
-    if (head) {
-        response->status = 200;
-        response->size = blob.size;
-        response->size_only = true;
-    }
     return 0;
 }
 

@@ -58,8 +58,6 @@ static void add_entry(struct buf *out, const char *code, const char *say, struct
 
 void error_write(struct request *request)
 {
-    /* The client may come back before this request is cleaned up. */
-    registry_upload_close(TAKE(request->upload));
     struct err *err = &request->call->err;
     struct mapping as = map(err->kind);
     const char *code = err->code != NULL ? err->code : as.code;

@@ -20,15 +20,26 @@ static int parse_pulled(struct request *request, struct oci_reference *ret)
     return -1;
 }
 
+bool api_manifest_known(struct request *request)
+{
+    struct err ignored; /* the handler finds it again, and says so */
+    struct oci_reference reference;
+    if (oci_reference_parse(request->item, &reference, &ignored) < 0 || !reference.is_digest)
+        return false;
+    request->found = registry_manifest_known(request->call, request->api->registry, &request->name,
+                                             &reference.digest, &request->manifest);
+    return request->found;
+}
+
 int api_manifest_get(struct request *request)
 {
     struct call *call = request->call;
     struct oci_reference reference;
-    struct registry_manifest manifest;
+    struct registry_manifest manifest = request->manifest;
     bool head = request->x->method == HTTP_HEAD;
     if (parse_pulled(request, &reference) < 0 ||
-        registry_manifest_pull(call, request->api->registry, &request->name, &reference,
-                               /* want_content= */ !head, &manifest) < 0)
+        (!request->found && registry_manifest_pull(call, request->api->registry, &request->name,
+                                                   &reference, !head, &manifest) < 0))
         return -1;
 
     answer_digest(request, manifest.digest);

@@ -37,6 +37,10 @@ int api_metrics(struct request *request)
             .uploads = totals.uploads,
             .disk_free_bytes = totals.disk_free_bytes,
             .disk_total_bytes = totals.disk_total_bytes,
+            .cache_hits = totals.cache.hits,
+            .cache_misses = totals.cache.misses,
+            .cache_entries = totals.cache.entries,
+            .cache_bytes = totals.cache.bytes,
         };
     request->answer.max = METRICS_BYTES_MAX;
     metrics_format(request->api->metrics, known ? &storage : NULL, &request->answer);

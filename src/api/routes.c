@@ -5,43 +5,43 @@
 
 static const struct route routes[] = {
     // clang-format off
-    /* name, methods, pattern, action that must be allowed, body, waits, begin, handle */
+    /* name, methods, pattern, action that must be allowed, body, waits, known, start, handle */
     {"ping", GET_HEAD, "/v2/",
-        ACTION_PING, BODY_NONE, false, NULL, api_ping},
+        ACTION_PING, BODY_NONE, WAITS_NEVER, NULL, NULL, api_ping},
 
     {"manifest_pull", GET_HEAD, "/v2/{name}/manifests/{reference}",
-        ACTION_PULL, BODY_NONE, false, NULL, api_manifest_get},
+        ACTION_PULL, BODY_NONE, WAITS_REMOTE, api_manifest_known, NULL, api_manifest_get},
     {"manifest_push", METHOD(PUT), "/v2/{name}/manifests/{reference}",
-        ACTION_PUSH, BODY_BUFFER, true, NULL, api_manifest_put},
+        ACTION_PUSH, BODY_BUFFER, WAITS, NULL, NULL, api_manifest_put},
     {"manifest_delete", METHOD(DELETE), "/v2/{name}/manifests/{reference}",
-        ACTION_DELETE, BODY_NONE, true, NULL, api_manifest_delete},
+        ACTION_DELETE, BODY_NONE, WAITS, NULL, NULL, api_manifest_delete},
 
     {"upload_start", METHOD(POST), "/v2/{name}/blobs/uploads/",
-        ACTION_PUSH, BODY_UPLOAD, true, api_upload_start_begin, api_upload_start},
+        ACTION_PUSH, BODY_UPLOAD, WAITS, NULL, api_upload_start_open, api_upload_start},
     {"upload_append", METHOD(PATCH), "/v2/{name}/blobs/uploads/{id}",
-        ACTION_PUSH, BODY_UPLOAD, true, api_upload_append_begin, api_upload_append},
+        ACTION_PUSH, BODY_UPLOAD, WAITS, NULL, api_upload_append_open, api_upload_append},
     {"upload_finish", METHOD(PUT), "/v2/{name}/blobs/uploads/{id}",
-        ACTION_PUSH, BODY_UPLOAD, true, api_upload_finish_begin, api_upload_finish},
+        ACTION_PUSH, BODY_UPLOAD, WAITS, NULL, api_upload_finish_open, api_upload_finish},
     {"upload_status", GET_HEAD, "/v2/{name}/blobs/uploads/{id}",
-        ACTION_PUSH, BODY_NONE, false, NULL, api_upload_status},
+        ACTION_PUSH, BODY_NONE, WAITS_REMOTE, NULL, NULL, api_upload_status},
     {"upload_cancel", METHOD(DELETE), "/v2/{name}/blobs/uploads/{id}",
-        ACTION_PUSH, BODY_NONE, true, api_upload_cancel_begin, api_upload_cancel},
+        ACTION_PUSH, BODY_NONE, WAITS, NULL, api_upload_cancel_open, api_upload_cancel},
 
     {"blob_pull", GET_HEAD, "/v2/{name}/blobs/{digest}",
-        ACTION_PULL, BODY_NONE, false, NULL, api_blob_get},
+        ACTION_PULL, BODY_NONE, WAITS_REMOTE, api_blob_known, NULL, api_blob_get},
     {"blob_delete", METHOD(DELETE), "/v2/{name}/blobs/{digest}",
-        ACTION_DELETE, BODY_NONE, true, NULL, api_blob_delete},
+        ACTION_DELETE, BODY_NONE, WAITS, NULL, NULL, api_blob_delete},
 
     {"tag_list", GET_HEAD, "/v2/{name}/tags/list",
-        ACTION_PULL, BODY_NONE, false, NULL, api_tag_list},
+        ACTION_PULL, BODY_NONE, WAITS_REMOTE, NULL, NULL, api_tag_list},
     {"referrer_list", GET_HEAD, "/v2/{name}/referrers/{digest}",
-        ACTION_PULL, BODY_NONE, false, NULL, api_referrer_list},
+        ACTION_PULL, BODY_NONE, WAITS_REMOTE, NULL, NULL, api_referrer_list},
     {"catalog", GET_HEAD, "/v2/_catalog",
-        ACTION_PULL, BODY_NONE, false, NULL, api_catalog},
+        ACTION_PULL, BODY_NONE, WAITS_REMOTE, NULL, NULL, api_catalog},
 
-    {"healthz", GET_HEAD, "/healthz", ACTION_NONE, BODY_NONE, false, NULL, api_healthz},
-    {"readyz", GET_HEAD, "/readyz", ACTION_NONE, BODY_NONE, true, NULL, api_readyz},
-    {"metrics", GET_HEAD, "/metrics", ACTION_NONE, BODY_NONE, false, NULL, api_metrics},
+    {"healthz", GET_HEAD, "/healthz", ACTION_NONE, BODY_NONE, WAITS_NEVER, NULL, NULL, api_healthz},
+    {"readyz", GET_HEAD, "/readyz", ACTION_NONE, BODY_NONE, WAITS, NULL, NULL, api_readyz},
+    {"metrics", GET_HEAD, "/metrics", ACTION_NONE, BODY_NONE, WAITS_REMOTE, NULL, NULL, api_metrics},
     // clang-format on
 };
 #define N_ROUTES ARRAY_SIZE(routes)

@@ -26,11 +26,9 @@ static void answer_blob(struct request *request, const struct oci_digest *digest
     answer_empty(request, 201);
 }
 
-/* Lets go of the upload before the answer is sent: the client's next request may be here before
- * this one is cleaned up. */
-static void let_go(struct request *request)
+void upload_let_go(struct request *request)
 {
-    registry_upload_close(TAKE(request->upload));
+    registry_upload_end(TAKE(request->upload));
 }
 
 /* Bodies of uploads are bounded in number. A PATCH is never told 429: some clients take that as
@@ -65,7 +63,7 @@ static int try_mount(struct request *request, struct str digest_text, bool *ret_
                                from_text.p != NULL ? &from : NULL, ret_mounted);
 }
 
-int api_upload_start_begin(struct request *request)
+int api_upload_start_open(struct request *request)
 {
     struct call *call = request->call;
     struct str mount;
@@ -92,7 +90,7 @@ static int start_session(struct request *request)
                               &request->upload) < 0)
         return -1;
     answer_session(request, registry_upload_id(request->upload), 0);
-    let_go(request);
+    upload_let_go(request);
     answer_empty(request, 202);
     return 0;
 }
@@ -104,7 +102,7 @@ int api_upload_start(struct request *request)
     if (request->upload != NULL) {
         if (registry_upload_finish(request->call, request->upload, &request->digest) < 0)
             return -1;
-        let_go(request);
+        upload_let_go(request);
         answer_blob(request, &request->digest);
         return 0;
     }
@@ -171,7 +169,7 @@ static int check_chunk(struct request *request)
                     (unsigned long long)request->x->bytes_in);
 }
 
-int api_upload_append_begin(struct request *request)
+int api_upload_append_open(struct request *request)
 {
     if (count_in(request) < 0 ||
         registry_upload_open(request->call, request->api->registry, &request->name, request->item,
@@ -186,12 +184,12 @@ int api_upload_append(struct request *request)
         return -1;
     answer_session(request, registry_upload_id(request->upload),
                    registry_upload_received(request->upload));
-    let_go(request);
+    upload_let_go(request);
     answer_empty(request, 202);
     return 0;
 }
 
-int api_upload_finish_begin(struct request *request)
+int api_upload_finish_open(struct request *request)
 {
     struct call *call = request->call;
     struct str digest;
@@ -202,7 +200,7 @@ int api_upload_finish_begin(struct request *request)
                         "the parameter \"digest\" is missing");
     if (oci_digest_parse(digest, &request->digest, &call->err) < 0)
         return -1;
-    return api_upload_append_begin(request);
+    return api_upload_append_open(request);
 }
 
 int api_upload_finish(struct request *request)
@@ -210,7 +208,7 @@ int api_upload_finish(struct request *request)
     if (check_chunk(request) < 0 ||
         registry_upload_finish(request->call, request->upload, &request->digest) < 0)
         return -1;
-    let_go(request);
+    upload_let_go(request);
     answer_blob(request, &request->digest);
     return 0;
 }
@@ -226,7 +224,7 @@ int api_upload_status(struct request *request)
     return 0;
 }
 
-int api_upload_cancel_begin(struct request *request)
+int api_upload_cancel_open(struct request *request)
 {
     return registry_upload_open(request->call, request->api->registry, &request->name,
                                 request->item, &request->upload);
@@ -236,7 +234,7 @@ int api_upload_cancel(struct request *request)
 {
     if (registry_upload_cancel(request->call, request->upload) < 0)
         return -1;
-    let_go(request);
+    upload_let_go(request);
     answer_empty(request, 204);
     return 0;
 }

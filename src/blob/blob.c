@@ -1,6 +1,5 @@
 #include "blob/blob_int.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/random.h>
 
@@ -10,6 +9,16 @@ void blob_store_close(struct blob_store *store)
 {
     if (store != NULL)
         store->backend->store_close(store);
+}
+
+bool blob_store_is_remote(const struct blob_store *store)
+{
+    return store->backend->remote;
+}
+
+bool blob_store_excludes(const struct blob_store *store)
+{
+    return store->backend->excludes;
 }
 
 int blob_store_ping(struct blob_store *store, struct err *err)
@@ -22,7 +31,7 @@ int blob_store_ping(struct blob_store *store, struct err *err)
         blob_upload_write(upload, "ping", 4, err) == 0 && blob_upload_sync(upload, err) == 0;
     /* The first failure is the one to tell; what is left behind then expires like any upload. */
     struct err second;
-    bool removed = blob_upload_discard(store, str_from(id), written ? err : &second) == 0;
+    bool removed = blob_upload_drop(upload, STR(""), written ? err : &second) == 0;
     return written && removed ? 0 : -1;
 }
 
@@ -76,21 +85,22 @@ static int id_check(struct str id, char ret[BLOB_UPLOAD_ID_BYTES + 1], struct er
 
 /* ---- Writing ---- */
 
-/* Hashes what is staged from its first byte on. */
-static int hash_staged(struct blob_upload *upload, enum hash_algorithm algorithm, struct hash *ret,
-                       struct err *err)
+static int take_hash(void *context, struct str piece, struct err *err)
 {
-    auto_mem char *piece = mem_alloc(BLOB_PIECE_BYTES);
+    (void)err;
+    hash_update(context, piece.p, piece.n);
+    return 0;
+}
+
+/* Hashes what is staged from its first byte on. */
+static int hash_staged(struct blob_upload *upload, enum hash_algorithm algorithm, bool whole,
+                       struct hash *ret, struct err *err)
+{
     struct hash hash;
     hash_init(&hash, algorithm);
-    for (uint64_t at = 0; at < upload->offset;) {
-        uint64_t rest = upload->offset - at;
-        size_t n = rest < BLOB_PIECE_BYTES ? (size_t)rest : BLOB_PIECE_BYTES;
-        if (upload->store->backend->upload_read(upload, at, piece, n, err) < 0)
-            return -1;
-        hash_update(&hash, piece, n);
-        at += n;
-    }
+    if (upload->offset > 0 &&
+        upload->store->backend->upload_read(upload, whole, take_hash, &hash, err) < 0)
+        return -1;
     *ret = hash;
     return 0;
 }
@@ -133,16 +143,16 @@ int blob_upload_hold(struct blob_store *store, struct str id, struct blob_upload
 }
 
 int blob_upload_resume(struct blob_upload *upload, uint64_t offset, struct str hash_state,
-                       struct err *err)
+                       struct str stage, struct err *err)
 {
-    if (upload->store->backend->upload_cut(upload, offset, err) < 0)
+    if (upload->store->backend->upload_cut(upload, offset, stage, err) < 0)
         return -1;
     upload->offset = offset;
     /* A state that cannot be read does not tell its algorithm either. sha256 is what nearly all
      * digests are; a commit by another one hashes once more. */
     if (hash_load(&upload->hash, hash_state) && hash_is_at(&upload->hash, offset))
         return 0;
-    return hash_staged(upload, HASH_SHA256, &upload->hash, err);
+    return hash_staged(upload, HASH_SHA256, /* whole= */ false, &upload->hash, err);
 }
 
 /* After a failed write or sync nobody knows which bytes are there (the kernel forgets dirty pages
@@ -197,15 +207,26 @@ size_t blob_upload_hash_state(const struct blob_upload *upload, uint8_t out[HASH
     return hash_save(&upload->hash, out);
 }
 
-int blob_upload_commit(struct blob_upload *upload, const struct oci_digest *digest, struct err *err)
+struct str blob_upload_stage(const struct blob_upload *upload, struct arena *arena)
+{
+    return upload->store->backend->upload_stage(upload, arena);
+}
+
+void blob_upload_settle(struct blob_upload *upload)
+{
+    upload->store->backend->upload_settle(upload);
+}
+
+int blob_upload_commit(struct blob_upload *upload, const struct oci_digest *digest,
+                       struct arena *arena, struct str *ret_location, struct err *err)
 {
     if (upload_check(upload, err) < 0)
         return -1;
 
     struct hash hash = upload->hash; /* a copy: with a wrong digest the upload goes on */
     if (digest->algorithm != hash.algorithm &&
-        hash_staged(upload, digest->algorithm, &hash, err) < 0)
-        return -1;
+        hash_staged(upload, digest->algorithm, /* whole= */ true, &hash, err) < 0)
+        return upload_fail(upload, err);
     struct oci_digest content = oci_digest_from_hash(&hash);
     if (!oci_digest_eq(&content, digest)) {
         char is[OCI_DIGEST_TEXT_MAX + 1];
@@ -216,7 +237,7 @@ int blob_upload_commit(struct blob_upload *upload, const struct oci_digest *dige
                         "the content has digest \"%s\", not \"%s\"", is, said);
     }
 
-    if (upload->store->backend->upload_commit(upload, digest, err) < 0)
+    if (upload->store->backend->upload_commit(upload, digest, arena, ret_location, err) < 0)
         return upload_fail(upload, err);
     upload->committed = true;
     return 0;
@@ -228,52 +249,85 @@ void blob_upload_close(struct blob_upload *upload)
         upload->store->backend->upload_close(upload);
 }
 
-int blob_upload_discard(struct blob_store *store, struct str id, struct err *err)
+int blob_upload_discard(struct blob_store *store, struct str id, struct str stage, struct str kept,
+                        struct err *err)
 {
     char name[BLOB_UPLOAD_ID_BYTES + 1];
     if (id_check(id, name, err) < 0)
         return -1;
-    return store->backend->upload_discard(store, name, err);
+    return store->backend->upload_discard(store, name, stage, kept, err);
+}
+
+int blob_upload_drop(struct blob_upload *upload, struct str kept, struct err *err)
+{
+    return upload->store->backend->upload_drop(upload, kept, err);
 }
 
 /* ---- Reading ---- */
 
-int blob_open(struct blob_store *store, const struct oci_digest *digest, int *ret_fd,
-              uint64_t *ret_size, struct err *err)
+int blob_unknown(const struct blob_ref *blob, struct err *err)
 {
-    return store->backend->blob_open(store, digest, ret_fd, ret_size, err);
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    (void)oci_digest_format(&blob->digest, text);
+    return err_code(err, ERR_NOT_FOUND, OCI_BLOB_UNKNOWN, "blob \"%s\" is not stored", text);
 }
 
-int blob_delete(struct blob_store *store, const struct oci_digest *digest, struct err *err)
+int blob_has_other_size(const struct blob_ref *blob, struct err *err)
 {
-    return store->backend->blob_delete(store, digest, err);
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    (void)oci_digest_format(&blob->digest, text);
+    return err_set(err, ERR_CORRUPT, "blob \"%s\" does not have its size, %llu bytes", text,
+                   (unsigned long long)blob->size);
 }
 
-int blob_verify(struct blob_store *store, const struct oci_digest *digest, bool *ret_same,
+int blob_open(struct blob_store *store, const struct blob_ref *blob, uint64_t offset, uint64_t n,
+              const char *call_id, struct blob_content *ret, struct err *err)
+{
+    return store->backend->blob_open(store, blob, offset, n, call_id, ret, err);
+}
+
+int blob_redirect(struct blob_store *store, const struct blob_ref *blob, struct arena *arena,
+                  struct str *ret_url, struct err *err)
+{
+    return store->backend->blob_redirect(store, blob, arena, ret_url, err);
+}
+
+int blob_read(struct blob_store *store, const struct blob_ref *blob,
+              int (*take)(void *context, struct str piece, struct err *err), void *context,
+              struct err *err)
+{
+    return store->backend->blob_read(store, blob, take, context, err);
+}
+
+int blob_stat(struct blob_store *store, const struct blob_ref *blob, uint64_t *ret_size,
+              struct err *err)
+{
+    return store->backend->blob_stat(store, blob, ret_size, err);
+}
+
+int blob_delete(struct blob_store *store, const struct blob_ref *blobs, size_t n, struct err *err)
+{
+    return n > 0 ? store->backend->blob_delete(store, blobs, n, err) : 0;
+}
+
+int blob_verify(struct blob_store *store, const struct blob_ref *blob, bool *ret_same,
                 struct err *err)
 {
-    auto_fd fd = -1;
+    /* Asked for by itself: who reads as many bytes as the row says does not see that there are
+     * more. */
     uint64_t size;
-    if (blob_open(store, digest, &fd, &size, err) < 0)
+    if (blob_stat(store, blob, &size, err) < 0)
         return -1;
-    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-
-    auto_mem char *piece = mem_alloc(BLOB_PIECE_BYTES);
     struct hash hash;
-    hash_init(&hash, digest->algorithm);
-    for (;;) {
-        ssize_t n = read(fd, piece, BLOB_PIECE_BYTES);
-        if (n < 0) {
-            char text[OCI_DIGEST_TEXT_MAX + 1];
-            (void)oci_digest_format(digest, text);
-            return err_sys(err, "could not read blob \"%s\"", text);
-        }
-        if (n == 0)
-            break;
-        hash_update(&hash, piece, (size_t)n);
+    hash_init(&hash, blob->digest.algorithm);
+    bool same = size == blob->size;
+    if (same && blob_read(store, blob, take_hash, &hash, err) < 0)
+        return -1;
+    if (same) {
+        struct oci_digest content = oci_digest_from_hash(&hash);
+        same = oci_digest_eq(&content, &blob->digest);
     }
-    struct oci_digest content = oci_digest_from_hash(&hash);
-    *ret_same = oci_digest_eq(&content, digest);
+    *ret_same = same;
     return 0;
 }
 

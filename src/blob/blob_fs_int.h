@@ -38,13 +38,19 @@ int fs_upload_create(struct blob_store *store, const char *id, struct blob_uploa
                      struct err *err);
 int fs_upload_hold(struct blob_store *store, const char *id, struct blob_upload **ret,
                    struct err *err);
-int fs_upload_cut(struct blob_upload *upload, uint64_t offset, struct err *err);
+int fs_upload_cut(struct blob_upload *upload, uint64_t offset, struct str stage, struct err *err);
 int fs_upload_write(struct blob_upload *upload, const void *p, size_t n, struct err *err);
-int fs_upload_read(struct blob_upload *upload, uint64_t at, void *p, size_t n, struct err *err);
+int fs_upload_read(struct blob_upload *upload, bool whole, blob_take *take, void *context,
+                   struct err *err);
 int fs_upload_sync(struct blob_upload *upload, struct err *err);
-int fs_upload_commit(struct blob_upload *upload, const struct oci_digest *digest, struct err *err);
+struct str fs_upload_stage(const struct blob_upload *upload, struct arena *arena);
+void fs_upload_settle(struct blob_upload *upload);
+int fs_upload_commit(struct blob_upload *upload, const struct oci_digest *digest,
+                     struct arena *arena, struct str *ret_location, struct err *err);
 void fs_upload_close(struct blob_upload *upload);
-int fs_upload_discard(struct blob_store *store, const char *id, struct err *err);
+int fs_upload_discard(struct blob_store *store, const char *id, struct str stage, struct str kept,
+                      struct err *err);
+int fs_upload_drop(struct blob_upload *upload, struct str kept, struct err *err);
 
 /* blob_fs_walk.c */
 int fs_walk(struct blob_store *store, const struct blob_walk *walk, void *context, struct err *err);

@@ -144,8 +144,22 @@ int fs_upload_hold(struct blob_store *base, const char *id, struct blob_upload *
     return 0;
 }
 
-int fs_upload_cut(struct blob_upload *base, uint64_t offset, struct err *err)
+/* The id says where the bytes are: there is no more to know, nor to settle. */
+struct str fs_upload_stage(const struct blob_upload *upload, struct arena *arena)
 {
+    (void)upload;
+    (void)arena;
+    return STR("");
+}
+
+void fs_upload_settle(struct blob_upload *upload)
+{
+    (void)upload;
+}
+
+int fs_upload_cut(struct blob_upload *base, uint64_t offset, struct str stage, struct err *err)
+{
+    (void)stage;
     struct fs_upload *upload = fs_upload_of(base);
     struct stat st;
     if (fstat(upload->fd, &st) < 0)
@@ -172,11 +186,20 @@ void fs_upload_close(struct blob_upload *upload)
     free(upload);
 }
 
-int fs_upload_discard(struct blob_store *store, const char *id, struct err *err)
+/* The blob, when there is one, keeps its bytes by a name of its own. */
+int fs_upload_discard(struct blob_store *store, const char *id, struct str stage, struct str kept,
+                      struct err *err)
 {
+    (void)stage;
+    (void)kept;
     if (unlinkat(fs_store_of(store)->uploads_fd, id, 0) < 0 && errno != ENOENT)
         return err_sys(err, "could not remove \"uploads/%s\"", id);
     return 0;
+}
+
+int fs_upload_drop(struct blob_upload *upload, struct str kept, struct err *err)
+{
+    return fs_upload_discard(upload->store, upload->id, STR(""), kept, err);
 }
 
 /* ---- Bytes ---- */
@@ -214,11 +237,15 @@ int fs_upload_write(struct blob_upload *base, const void *p, size_t n, struct er
     return 0;
 }
 
-int fs_upload_read(struct blob_upload *upload, uint64_t at, void *p, size_t n, struct err *err)
+int fs_upload_read(struct blob_upload *upload, bool whole, blob_take *take, void *context,
+                   struct err *err)
 {
-    char *to = p;
-    while (n > 0) {
-        ssize_t got = pread(fs_upload_of(upload)->fd, to, n, (off_t)at);
+    (void)whole;
+    auto_mem char *piece = mem_alloc(BLOB_PIECE_BYTES);
+    for (uint64_t at = 0; at < upload->offset;) {
+        uint64_t rest = upload->offset - at;
+        size_t n = rest < BLOB_PIECE_BYTES ? (size_t)rest : BLOB_PIECE_BYTES;
+        ssize_t got = pread(fs_upload_of(upload)->fd, piece, n, (off_t)at);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -227,8 +254,8 @@ int fs_upload_read(struct blob_upload *upload, uint64_t at, void *p, size_t n, s
         if (got == 0)
             return err_set(err, ERR_CORRUPT, "upload \"%s\" has lost bytes: it ends at byte %llu",
                            upload->id, (unsigned long long)at);
-        to += got;
-        n -= (size_t)got;
+        if (take(context, (struct str){piece, (size_t)got}, err) < 0)
+            return -1;
         at += (uint64_t)got;
     }
     return 0;
@@ -333,8 +360,10 @@ static int sync_fanout(struct fs_store *store, const struct oci_digest *digest, 
     return 0;
 }
 
-int fs_upload_commit(struct blob_upload *base, const struct oci_digest *digest, struct err *err)
+int fs_upload_commit(struct blob_upload *base, const struct oci_digest *digest, struct arena *arena,
+                     struct str *ret_location, struct err *err)
 {
+    (void)arena;
     struct fs_upload *upload = fs_upload_of(base);
     struct fs_store *store = fs_store_of(base->store);
     char name[FS_NAME_BYTES];
@@ -351,5 +380,6 @@ int fs_upload_commit(struct blob_upload *base, const struct oci_digest *digest, 
     crash_point("blob.durable");
     (void)fchmod(upload->fd, 0440); /* against slips; the blob is safe without it */
     crash_point("blob.committed");
+    *ret_location = STR("");
     return 0;
 }

@@ -74,6 +74,11 @@ static int stray(const struct folder *folder, const char *name, struct err *err)
     return folder->walk->stray(folder->context, path, err);
 }
 
+static struct wall_us wall_from(const struct timespec *t)
+{
+    return (struct wall_us){t->tv_sec * CLOCK_SECOND_US + t->tv_nsec / 1000};
+}
+
 static int visit_upload(const struct folder *folder, const char *name, const struct stat *st,
                         struct err *err)
 {
@@ -82,8 +87,8 @@ static int visit_upload(const struct folder *folder, const char *name, const str
         return stray(folder, name, err);
     if (folder->walk->upload == NULL)
         return 0;
-    struct wall_us changed = {st->st_mtim.tv_sec * CLOCK_SECOND_US + st->st_mtim.tv_nsec / 1000};
-    return folder->walk->upload(folder->context, id, (uint64_t)st->st_size, changed, err);
+    return folder->walk->upload(folder->context, id, STR(""), (uint64_t)st->st_size,
+                                wall_from(&st->st_mtim), err);
 }
 
 static int visit_blob(const struct folder *folder, const char *name, const struct stat *st,
@@ -98,7 +103,9 @@ static int visit_blob(const struct folder *folder, const char *name, const struc
         return stray(folder, name, err);
     if (folder->walk->blob == NULL)
         return 0;
-    return folder->walk->blob(folder->context, &digest, (uint64_t)st->st_size, err);
+    /* Its last byte may be older than its name by the life of an upload; the name counts. */
+    return folder->walk->blob(folder->context, &digest, STR(""), (uint64_t)st->st_size,
+                              wall_from(&st->st_ctim), err);
 }
 
 static int visit_fanout(const struct folder *folder, const char *name, const struct stat *st,

@@ -26,8 +26,13 @@ struct blob_upload {
     bool committed;
 };
 
+/* Who is given content piece by piece: returns 0 to go on, -1 with *err to stop. */
+typedef int blob_take(void *context, struct str piece, struct err *err);
+
 /* Every function here follows the contract of its namesake in blob.h, and: */
 struct blob_backend {
+    bool remote;
+    bool excludes;
     void (*store_close)(struct blob_store *store);
     int (*store_space)(struct blob_store *store, uint64_t *ret_free, uint64_t *ret_total,
                        struct err *err);
@@ -38,23 +43,37 @@ struct blob_backend {
                          struct err *err);
     int (*upload_hold)(struct blob_store *store, const char *id, struct blob_upload **ret,
                        struct err *err);
-    /* Afterwards it holds exactly `offset` bytes. */
-    int (*upload_cut)(struct blob_upload *upload, uint64_t offset, struct err *err);
+    /* Afterwards it holds exactly the `offset` bytes that `stage` tells of. */
+    int (*upload_cut)(struct blob_upload *upload, uint64_t offset, struct str stage,
+                      struct err *err);
     /* All of the bytes go behind upload->offset, or it is -1. */
     int (*upload_write)(struct blob_upload *upload, const void *p, size_t n, struct err *err);
-    /* Reads exactly `n` staged bytes from byte `at` on; they are below upload->offset. */
-    int (*upload_read)(struct blob_upload *upload, uint64_t at, void *p, size_t n, struct err *err);
+    /* Gives all staged bytes, up to upload->offset, to `take`. `whole`: nothing will be appended to
+     * them any more; where they can be read only then, it makes them so. */
+    int (*upload_read)(struct blob_upload *upload, bool whole, blob_take *take, void *context,
+                       struct err *err);
     int (*upload_sync)(struct blob_upload *upload, struct err *err);
-    /* The staged bytes have this digest: make them durable and name them. The staged
-     * bytes can be opened as an upload until upload_discard. */
+    struct str (*upload_stage)(const struct blob_upload *upload, struct arena *arena);
+    void (*upload_settle)(struct blob_upload *upload);
+    /* The staged bytes have this digest: make them durable and give them their place. The staged
+     * bytes can be taken up as an upload until upload_discard. */
     int (*upload_commit)(struct blob_upload *upload, const struct oci_digest *digest,
-                         struct err *err);
+                         struct arena *arena, struct str *ret_location, struct err *err);
     void (*upload_close)(struct blob_upload *upload);
-    int (*upload_discard)(struct blob_store *store, const char *id, struct err *err);
+    int (*upload_discard)(struct blob_store *store, const char *id, struct str stage,
+                          struct str kept, struct err *err);
+    int (*upload_drop)(struct blob_upload *upload, struct str kept, struct err *err);
 
-    int (*blob_open)(struct blob_store *store, const struct oci_digest *digest, int *ret_fd,
-                     uint64_t *ret_size, struct err *err);
-    int (*blob_delete)(struct blob_store *store, const struct oci_digest *digest, struct err *err);
+    int (*blob_open)(struct blob_store *store, const struct blob_ref *blob, uint64_t offset,
+                     uint64_t n, const char *call_id, struct blob_content *ret, struct err *err);
+    int (*blob_redirect)(struct blob_store *store, const struct blob_ref *blob, struct arena *arena,
+                         struct str *ret_url, struct err *err);
+    int (*blob_read)(struct blob_store *store, const struct blob_ref *blob, blob_take *take,
+                     void *context, struct err *err);
+    int (*blob_stat)(struct blob_store *store, const struct blob_ref *blob, uint64_t *ret_size,
+                     struct err *err);
+    int (*blob_delete)(struct blob_store *store, const struct blob_ref *blobs, size_t n,
+                       struct err *err);
     int (*walk)(struct blob_store *store, const struct blob_walk *walk, void *context,
                 struct err *err);
 };
@@ -63,5 +82,9 @@ void blob_upload_id_make(char id[BLOB_UPLOAD_ID_BYTES + 1]);
 /* Whether the text is an id as this store makes them: a random UUID (RFC 9562, version 4) in lower
  * case. Nothing else becomes a file name. */
 bool blob_upload_id_valid(struct str id);
+/* Says that a committed blob is not there. */
+int blob_unknown(const struct blob_ref *blob, struct err *err);
+/* Says that a committed blob is shorter or longer than its row has it. */
+int blob_has_other_size(const struct blob_ref *blob, struct err *err);
 
 #endif

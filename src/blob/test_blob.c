@@ -6,56 +6,17 @@
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 
-/* Digests of known content: FIPS 180-4 and its examples; the empty ones and "hello\n" by
- * sha256sum(1) and sha512sum(1) of coreutils. */
-#define EMPTY_256 "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-#define ABC_256 "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-#define ABC_512                                                                                    \
-    "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3" \
-    "c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
-#define MILLION_A_256 "sha256:cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"
-#define MILLION_A_512                                                                              \
-    "sha512:e718483d0ce769644e2e42c7bc15b4638e1f98b13b2044285632a803afa973ebde0ff244877ea60a4cb04" \
-    "32ce577c31beb009c5c2c49aa2e4eadb217ad8cc09b"
 #define NEVER_ID "00000000-0000-4000-8000-000000000000"
-
-static struct str million_a(char **ret)
-{
-    *ret = mem_alloc(1000000);
-    memset(*ret, 'a', 1000000);
-    return (struct str){*ret, 1000000};
-}
 
 /* ---- Pushing and pulling ---- */
 
-static void blobs_get_their_standard_digests(void **state)
+/* The layout that operators are told, and that nobody writes to a blob by a slip. */
+static void a_blob_is_a_read_only_file_named_by_its_digest(void **state)
 {
     struct place *place = *state;
     struct err err;
-    auto_mem char *bytes = NULL;
-    const struct {
-        const char *digest;
-        struct str content;
-    } known[] = {{EMPTY_256, STR("")},
-                 {ABC_256, STR("abc")},
-                 {ABC_512, STR("abc")},
-                 {MILLION_A_256, million_a(&bytes)},
-                 {MILLION_A_512, {bytes, 1000000}}};
-    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-        struct oci_digest digest = digest_of(known[i].digest);
-        assert_false(holds(place->store, &digest, known[i].content));
-        OK(push(place->store, digest.algorithm, known[i].content, &digest, &err));
-        assert_true(holds(place->store, &digest, known[i].content));
-        bool same = false;
-        OK(blob_verify(place->store, &digest, &same, &err));
-        assert_true(same);
-    }
-    struct counts counts = count(place->store);
-    assert_int_equal(counts.blobs, ARRAY_SIZE(known));
-    assert_int_equal(counts.uploads, 0);
-    assert_int_equal(counts.strays, 0);
-
-    /* The layout that operators are told, and that nobody writes to a blob by a slip. */
+    struct oci_digest abc = digest_of(ABC_256);
+    OK(push(place->store, HASH_SHA256, STR("abc"), &abc, &err));
     char path[512];
     place_path(place,
                "blobs/sha256/ba/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
@@ -64,69 +25,19 @@ static void blobs_get_their_standard_digests(void **state)
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 07777 & ~0444u, 0);
     assert_int_equal(st.st_nlink, 1);
-}
 
-static void pieces_of_any_size_make_one_blob(void **state)
-{
-    struct place *place = *state;
-    struct err err;
-    auto_mem char *bytes = NULL;
-    struct str content = million_a(&bytes);
-    struct oci_digest digest = digest_of(MILLION_A_256);
-    static const size_t pieces[] = {1, 63, 64, 65, 7919, 65536, 262144};
-    char id[BLOB_UPLOAD_ID_BYTES + 1];
-    auto_upload upload = NULL;
-    OK(blob_upload_create(place->store, HASH_SHA256, id, &upload, &err));
-    uint64_t at = 0;
-    for (size_t i = 0; at < content.n; i++) {
-        size_t n = str_first(str_from_at(content, at), pieces[i % ARRAY_SIZE(pieces)]).n;
-        OK(blob_upload_write(upload, content.p + at, n, &err));
-        OK(blob_upload_write(upload, "", 0, &err));
-        at += n;
-        assert_int_equal(blob_upload_offset(upload), at);
-    }
-    OK(blob_upload_commit(upload, &digest, &err));
-    assert_true(holds(place->store, &digest, content));
-}
-
-static void a_wrong_digest_leaves_the_upload_as_it_was(void **state)
-{
-    struct place *place = *state;
-    struct err err;
-    struct oci_digest abc = digest_of(ABC_256);
-    char id[BLOB_UPLOAD_ID_BYTES + 1];
-    auto_upload upload = NULL;
-    OK(blob_upload_create(place->store, HASH_SHA256, id, &upload, &err));
-    OK(blob_upload_write(upload, "ab", 2, &err));
-    FAILS(blob_upload_commit(upload, &abc, &err), ERR_INVALID);
-    assert_string_equal(err.code, OCI_DIGEST_INVALID);
-    assert_non_null(strstr(err.say, ABC_256)); /* what was said, and what it is: sha256sum */
-    assert_non_null(
-        strstr(err.say, "sha256:fb8e20fc2e4c3f248c60c39bd652f3c1347298bb977b8b4d5903b85055620603"));
-    assert_false(holds(place->store, &abc, STR("abc")));
-
-    /* Both of a long digest fit into what the client is told. */
-    struct oci_digest long_one = digest_of(ABC_512);
-    FAILS(blob_upload_commit(upload, &long_one, &err), ERR_INVALID);
-    assert_non_null(strstr(err.say, ABC_512));
-
-    OK(blob_upload_write(upload, "c", 1, &err));
-    OK(blob_upload_commit(upload, &abc, &err));
-    assert_true(holds(place->store, &abc, STR("abc")));
-}
-
-static void a_digest_of_the_other_algorithm_hashes_again(void **state)
-{
-    struct place *place = *state;
-    struct err err;
-    auto_mem char *bytes = NULL;
-    struct str content = million_a(&bytes);
-    struct oci_digest digest = digest_of(MILLION_A_512);
-    OK(push(place->store, HASH_SHA256, content, &digest, &err));
-    assert_true(holds(place->store, &digest, content));
-    digest = digest_of(MILLION_A_256);
-    OK(push(place->store, HASH_SHA512, content, &digest, &err));
-    assert_true(holds(place->store, &digest, content));
+    /* Whatever a row says about where it is. */
+    struct blob_ref blob = {
+        .digest = abc, .size = 3, .location = STR("blobs/00/where the row before had it")};
+    uint64_t size = 0;
+    OK(blob_stat(place->store, &blob, &size, &err));
+    assert_int_equal(size, 3);
+    assert_false(blob_store_is_remote(place->store));
+    assert_true(blob_store_excludes(place->store));
+    auto_arena arena = {0};
+    struct str url = STR("untouched");
+    OK(blob_redirect(place->store, &blob, &arena, &url, &err));
+    assert_null(url.p);
 }
 
 static void a_blob_that_is_there_already_is_success(void **state)
@@ -141,27 +52,41 @@ static void a_blob_that_is_there_already_is_success(void **state)
     assert_int_equal(counts.uploads, 0);
 }
 
+static int take_nothing(void *context, struct str piece, struct err *err)
+{
+    (void)context;
+    (void)piece;
+    (void)err;
+    fail_msg("there is nothing to take");
+    return 0;
+}
+
 static void a_deleted_blob_is_gone_and_deleting_again_is_success(void **state)
 {
     struct place *place = *state;
     struct err err;
     struct oci_digest abc = digest_of(ABC_256);
-    OK(blob_delete(place->store, &abc, &err));
+    OK(remove_blob(place->store, &abc, &err));
     OK(push(place->store, HASH_SHA256, STR("abc"), &abc, &err));
-    auto_fd fd = -1;
-    uint64_t size;
-    OK(blob_open(place->store, &abc, &fd, &size, &err));
-    OK(blob_delete(place->store, &abc, &err));
-    OK(blob_delete(place->store, &abc, &err));
+    struct blob_ref blob = ref_of(&abc, 3);
+    struct blob_content opened = {.fd = -1};
+    OK(blob_open(place->store, &blob, 0, 3, "test", &opened, &err));
+    auto_fd fd = opened.fd;
+    OK(remove_blob(place->store, &abc, &err));
+    OK(remove_blob(place->store, &abc, &err));
     char bytes[4];
     assert_int_equal(read(fd, bytes, sizeof(bytes)), 3); /* a pull under way ends well */
 
-    int untouched = -7;
-    FAILS(blob_open(place->store, &abc, &untouched, &size, &err), ERR_NOT_FOUND);
+    struct blob_content untouched = {.fd = -7};
+    FAILS(blob_open(place->store, &blob, 0, 3, "test", &untouched, &err), ERR_NOT_FOUND);
     assert_string_equal(err.code, OCI_BLOB_UNKNOWN);
-    assert_int_equal(untouched, -7);
+    assert_int_equal(untouched.fd, -7);
     bool same;
-    FAILS(blob_verify(place->store, &abc, &same, &err), ERR_NOT_FOUND);
+    uint64_t size;
+    FAILS(blob_verify(place->store, &blob, &same, &err), ERR_NOT_FOUND);
+    FAILS(blob_stat(place->store, &blob, &size, &err), ERR_NOT_FOUND);
+    FAILS(blob_read(place->store, &blob, take_nothing, NULL, &err), ERR_NOT_FOUND);
+    assert_non_null(strstr(err.say, ABC_256));
 }
 
 static void write_file(const struct place *place, const char *name, const char *text)
@@ -182,62 +107,36 @@ static void a_damaged_blob_is_seen_and_a_shortened_one_replaced(void **state)
     struct err err;
     struct oci_digest abc = digest_of(ABC_256);
     OK(push(place->store, HASH_SHA256, STR("abc"), &abc, &err));
+    struct blob_ref blob = ref_of(&abc, 3);
+    struct blob_content opened;
     bool same = true;
     write_file(place, ABC_PATH, "abd");
-    OK(blob_verify(place->store, &abc, &same, &err));
+    OK(blob_verify(place->store, &blob, &same, &err));
     assert_false(same);
 
     static const char *const lengths[] = {"", "abcd"};
     for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
         write_file(place, ABC_PATH, lengths[i]);
+        FAILS(blob_open(place->store, &blob, 0, 3, "test", &opened, &err), ERR_CORRUPT);
+        assert_non_null(strstr(err.say, "does not have its size"));
+        FAILS(blob_read(place->store, &blob, take_nothing, NULL, &err), ERR_CORRUPT);
+        same = true;
+        OK(blob_verify(place->store, &blob, &same, &err));
+        assert_false(same);
         OK(push(place->store, HASH_SHA256, STR("abc"), &abc, &err));
         assert_true(holds(place->store, &abc, STR("abc")));
         assert_int_equal(count(place->store).uploads, 0);
     }
 
     /* What is no file is an error of the storage, not an endless wait. */
-    OK(blob_delete(place->store, &abc, &err));
+    OK(remove_blob(place->store, &abc, &err));
     char path[512];
     place_path(place, ABC_PATH, path);
     assert_int_equal(mkfifo(path, 0600), 0);
-    int fd;
-    uint64_t size;
-    FAILS(blob_open(place->store, &abc, &fd, &size, &err), ERR_IO);
+    FAILS(blob_open(place->store, &blob, 0, 3, "test", &opened, &err), ERR_IO);
 }
 
 /* ---- Going on with an upload ---- */
-
-static void an_upload_survives_a_restart_at_any_offset(void **state)
-{
-    struct place *place = *state;
-    struct err err;
-    auto_mem char *bytes = NULL;
-    struct str content = million_a(&bytes);
-    static const uint64_t offsets[] = {0, 1, 63, 64, 65, 127, 128, 129, 4095, 4096, 999999};
-    static const char *const digests[] = {MILLION_A_256, MILLION_A_512};
-    for (size_t i = 0; i < 2 * ARRAY_SIZE(offsets); i++) {
-        uint64_t offset = offsets[i / 2];
-        struct oci_digest digest = digest_of(digests[i % 2]);
-        char id[BLOB_UPLOAD_ID_BYTES + 1];
-        struct blob_upload *first;
-        OK(blob_upload_create(place->store, digest.algorithm, id, &first, &err));
-        OK(blob_upload_write(first, content.p, offset, &err));
-        OK(blob_upload_sync(first, &err));
-        uint8_t saved[HASH_SAVED_BYTES_MAX];
-        struct str hash_state = {(char *)saved, blob_upload_hash_state(first, saved)};
-        OK(blob_upload_write(first, "never acknowledged", 18, &err));
-        blob_upload_close(first);
-        place_reopen(place);
-
-        auto_upload second = NULL;
-        OK(reopen_upload(place->store, str_from(id), offset, hash_state, &second, &err));
-        assert_int_equal(blob_upload_offset(second), offset);
-        OK(blob_upload_write(second, content.p + offset, content.n - offset, &err));
-        OK(blob_upload_commit(second, &digest, &err));
-        assert_true(holds(place->store, &digest, content));
-        OK(blob_delete(place->store, &digest, &err));
-    }
-}
 
 static void a_hash_state_that_does_not_fit_is_not_believed(void **state)
 {
@@ -249,7 +148,7 @@ static void a_hash_state_that_does_not_fit_is_not_believed(void **state)
         enum hash_algorithm algorithm = what % 2 == 0 ? HASH_SHA256 : HASH_SHA512;
         struct oci_digest digest = digest_of(what % 2 == 0 ? MILLION_A_256 : MILLION_A_512);
         char id[BLOB_UPLOAD_ID_BYTES + 1];
-        struct blob_upload *first;
+        struct blob_upload *first = NULL;
         uint8_t saved[HASH_SAVED_BYTES_MAX];
         OK(blob_upload_create(place->store, algorithm, id, &first, &err));
         OK(blob_upload_write(first, content.p, 100, &err));
@@ -267,9 +166,9 @@ static void a_hash_state_that_does_not_fit_is_not_believed(void **state)
         auto_upload second = NULL;
         OK(reopen_upload(place->store, str_from(id), offset, hash_state, &second, &err));
         OK(blob_upload_write(second, content.p, content.n - offset, &err));
-        OK(blob_upload_commit(second, &digest, &err));
+        OK(commit(second, &digest, &err));
         assert_true(holds(place->store, &digest, content));
-        OK(blob_delete(place->store, &digest, &err));
+        OK(remove_blob(place->store, &digest, &err));
     }
 }
 
@@ -293,7 +192,7 @@ static void an_upload_belongs_to_one_at_a_time(void **state)
     struct place *place = *state;
     struct err err;
     char id[BLOB_UPLOAD_ID_BYTES + 1];
-    struct blob_upload *first;
+    struct blob_upload *first = NULL;
     OK(blob_upload_create(place->store, HASH_SHA256, id, &first, &err));
     OK(blob_upload_write(first, "abc", 3, &err));
 
@@ -312,7 +211,7 @@ static void an_upload_belongs_to_one_at_a_time(void **state)
     (void)open_upload(&opener);
     assert_int_equal(opener.err.kind, ERR_BUSY);
     struct oci_digest abc = digest_of(ABC_256);
-    OK(blob_upload_commit(second, &abc, &err)); /* the refused ones cut nothing off */
+    OK(commit(second, &abc, &err)); /* the refused ones cut nothing off */
 }
 
 static void what_is_no_id_never_becomes_a_path(void **state)
@@ -336,10 +235,10 @@ static void what_is_no_id_never_becomes_a_path(void **state)
         {"00000000/0000-4000-8000-000000000000", 36},
         {"{0000000-0000-4000-8000-00000000000}", 36}};
     for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
-        struct blob_upload *upload;
+        struct blob_upload *upload = NULL;
         FAILS(reopen_upload(place->store, wrong[i], 0, STR(""), &upload, &err), ERR_INVALID);
         assert_string_equal(err.code, OCI_BLOB_UPLOAD_INVALID);
-        FAILS(blob_upload_discard(place->store, wrong[i], &err), ERR_INVALID);
+        FAILS(discard(place->store, wrong[i], &err), ERR_INVALID);
     }
     char path[512];
     place_path(place, "precious", path);
@@ -366,7 +265,7 @@ static void ids_are_random_uuids(void **state)
     }
     assert_int_equal(count(place->store).uploads, ARRAY_SIZE(ids));
     for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
-        OK(blob_upload_discard(place->store, str_from(ids[i]), &err));
+        OK(discard(place->store, str_from(ids[i]), &err));
     assert_int_equal(count(place->store).uploads, 0);
 }
 
@@ -377,16 +276,16 @@ static void an_upload_that_is_over_is_not_found(void **state)
     struct blob_upload *upload = NULL;
     FAILS(reopen_upload(place->store, STR(NEVER_ID), 0, STR(""), &upload, &err), ERR_NOT_FOUND);
     assert_string_equal(err.code, OCI_BLOB_UPLOAD_UNKNOWN);
-    OK(blob_upload_discard(place->store, STR(NEVER_ID), &err));
+    OK(discard(place->store, STR(NEVER_ID), &err));
 
     char id[BLOB_UPLOAD_ID_BYTES + 1];
     struct oci_digest abc = digest_of(ABC_256);
     OK(blob_upload_create(place->store, HASH_SHA256, id, &upload, &err));
     OK(blob_upload_write(upload, "abc", 3, &err));
-    OK(blob_upload_commit(upload, &abc, &err));
-    struct blob_upload *other;
+    OK(commit(upload, &abc, &err));
+    struct blob_upload *other = NULL;
     FAILS(reopen_upload(place->store, str_from(id), 0, STR(""), &other, &err), ERR_BUSY);
-    OK(blob_upload_discard(place->store, str_from(id), &err));
+    OK(discard(place->store, str_from(id), &err));
     FAILS(reopen_upload(place->store, str_from(id), 0, STR(""), &other, &err), ERR_NOT_FOUND);
     blob_upload_close(upload);
     FAILS(reopen_upload(place->store, str_from(id), 0, STR(""), &other, &err), ERR_NOT_FOUND);
@@ -395,9 +294,9 @@ static void an_upload_that_is_over_is_not_found(void **state)
     /* Discarded under the hands of the one who writes it. */
     OK(blob_upload_create(place->store, HASH_SHA256, id, &upload, &err));
     OK(blob_upload_write(upload, "abc", 3, &err));
-    OK(blob_upload_discard(place->store, str_from(id), &err));
-    OK(blob_delete(place->store, &abc, &err));
-    FAILS(blob_upload_commit(upload, &abc, &err), ERR_NOT_FOUND);
+    OK(discard(place->store, str_from(id), &err));
+    OK(remove_blob(place->store, &abc, &err));
+    FAILS(commit(upload, &abc, &err), ERR_NOT_FOUND);
     blob_upload_close(upload);
     assert_false(holds(place->store, &abc, STR("abc")));
 }
@@ -421,7 +320,7 @@ static void lost_bytes_are_told(void **state)
     (void)snprintf(name, sizeof(name), "uploads/%s", id);
     struct oci_digest abc = digest_of(ABC_256);
     write_file(place, name, "abcd");
-    FAILS(blob_upload_commit(upload, &abc, &err), ERR_CORRUPT);
+    FAILS(commit(upload, &abc, &err), ERR_CORRUPT);
     blob_upload_close(upload);
     assert_false(holds(place->store, &abc, STR("abc")));
 }
@@ -447,71 +346,6 @@ static void an_upload_that_is_a_blob_already_is_left_alone(void **state)
     assert_true(holds(place->store, &abc, STR("abc")));
     assert_int_equal(count(place->store).uploads, 1);
     assert_int_equal(count(place->store).upload_bytes, 4);
-}
-
-/* ---- Many at once ---- */
-
-struct crowd {
-    struct blob_store *store;
-    pthread_barrier_t start;
-    struct oci_digest shared[64];
-    struct str shared_content[64];
-};
-struct member {
-    struct crowd *crowd;
-    unsigned number;
-    char failure[200]; /* empty: none */
-};
-
-/* Every thread pushes blobs of its own, and all of them push the same ones at the same moment. */
-static void *push_many(void *context)
-{
-    struct member *member = context;
-    struct crowd *crowd = member->crowd;
-    for (unsigned i = 0; i < ARRAY_SIZE(crowd->shared); i++) {
-        (void)pthread_barrier_wait(&crowd->start);
-        struct err err;
-        char own[40];
-        int n = snprintf(own, sizeof(own), "thread %u blob %u", member->number, i);
-        struct oci_digest digest = oci_digest_of(HASH_SHA256, (struct str){own, (size_t)n});
-        if (push(crowd->store, HASH_SHA256, crowd->shared_content[i], &crowd->shared[i], &err) <
-                0 ||
-            push(crowd->store, HASH_SHA256, (struct str){own, (size_t)n}, &digest, &err) < 0)
-            (void)snprintf(member->failure, sizeof(member->failure), "%.60s (%.130s)", err.say,
-                           err.why);
-    }
-    return NULL;
-}
-
-static void many_threads_push_the_same_and_other_blobs(void **state)
-{
-    struct place *place = *state;
-    struct crowd crowd = {.store = place->store};
-    struct member members[16] = {0};
-    pthread_t threads[ARRAY_SIZE(members)];
-    static char texts[ARRAY_SIZE(crowd.shared)][24];
-    for (unsigned i = 0; i < ARRAY_SIZE(crowd.shared); i++) {
-        int n = snprintf(texts[i], sizeof(texts[i]), "shared %u", i);
-        crowd.shared_content[i] = (struct str){texts[i], (size_t)n};
-        crowd.shared[i] = oci_digest_of(HASH_SHA256, crowd.shared_content[i]);
-    }
-    assert_int_equal(pthread_barrier_init(&crowd.start, NULL, ARRAY_SIZE(members)), 0);
-    for (unsigned i = 0; i < ARRAY_SIZE(members); i++) {
-        members[i] = (struct member){.crowd = &crowd, .number = i};
-        assert_int_equal(pthread_create(&threads[i], NULL, push_many, &members[i]), 0);
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(members); i++)
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
-    (void)pthread_barrier_destroy(&crowd.start);
-
-    for (size_t i = 0; i < ARRAY_SIZE(members); i++)
-        assert_string_equal(members[i].failure, "");
-    for (size_t i = 0; i < ARRAY_SIZE(crowd.shared); i++)
-        assert_true(holds(place->store, &crowd.shared[i], crowd.shared_content[i]));
-    struct counts counts = count(place->store);
-    assert_int_equal(counts.blobs, ARRAY_SIZE(crowd.shared) * (1 + ARRAY_SIZE(members)));
-    assert_int_equal(counts.uploads, 0);
-    assert_int_equal(counts.strays, 0);
 }
 
 /* ---- Walking ---- */
@@ -574,6 +408,7 @@ struct seen {
     size_t blobs;
     size_t uploads;
     struct oci_digest digest;
+    struct wall_us blob_changed;
     uint64_t size;
     uint64_t upload_size;
     char id[BLOB_UPLOAD_ID_BYTES + 1];
@@ -583,25 +418,29 @@ struct seen {
 
 /* Removes everything else while the walk is under way. */
 static int see_blob_and_empty_the_store(void *context, const struct oci_digest *digest,
-                                        uint64_t size, struct err *err)
+                                        struct str location, uint64_t size, struct wall_us changed,
+                                        struct err *err)
 {
     struct seen *seen = context;
+    assert_int_equal(location.n, 0);
+    seen->blob_changed = changed;
     seen->digest = *digest;
     seen->size = size;
     if (seen->blobs++ > 0)
         return 0;
     for (unsigned i = 0; i < 300; i++) {
         struct oci_digest other = oci_digest_of(HASH_SHA256, (struct str){(char *)&i, sizeof(i)});
-        if (blob_delete(seen->store, &other, err) < 0)
+        if (remove_blob(seen->store, &other, err) < 0)
             return -1;
     }
     return 0;
 }
 
-static int see_upload(void *context, struct str id, uint64_t size, struct wall_us changed,
-                      struct err *err)
+static int see_upload(void *context, struct str id, struct str stage, uint64_t size,
+                      struct wall_us changed, struct err *err)
 {
     struct seen *seen = context;
+    assert_int_equal(stage.n, 0);
     (void)snprintf(seen->id, sizeof(seen->id), STR_FMT, STR_ARG(id));
     seen->upload_size = size;
     seen->changed = changed;
@@ -628,6 +467,8 @@ static void the_walk_reports_what_it_sees(void **state)
     assert_int_equal(seen.blobs, 1);
     assert_true(oci_digest_eq(&seen.digest, &abc));
     assert_int_equal(seen.size, 3);
+    assert_true(seen.blob_changed.us > before.us - CLOCK_SECOND_US);
+    assert_true(seen.blob_changed.us < clock_wall().us + CLOCK_SECOND_US);
     assert_int_equal(seen.uploads, 1);
     assert_string_equal(seen.id, id);
     assert_int_equal(seen.upload_size, 2);
@@ -662,7 +503,7 @@ static void folders_that_were_tidied_away_are_made_again(void **state)
     struct err err;
     struct oci_digest abc = digest_of(ABC_256);
     OK(push(place->store, HASH_SHA256, STR("abc"), &abc, &err));
-    OK(blob_delete(place->store, &abc, &err));
+    OK(remove_blob(place->store, &abc, &err));
     char path[512];
     place_path(place, "blobs/sha256/ba", path);
     assert_int_equal(rmdir(path), 0);
@@ -793,14 +634,14 @@ static void a_full_disk_spoils_nothing_that_was_synced(void **state)
     FAILS(blob_upload_write(upload, "x", 1, &err), ERR_FULL);
     FAILS(blob_upload_sync(upload, &err), ERR_FULL);
     struct oci_digest digest = digest_of(MILLION_A_256);
-    FAILS(blob_upload_commit(upload, &digest, &err), ERR_FULL);
+    FAILS(commit(upload, &digest, &err), ERR_FULL);
     blob_upload_close(upload);
 
     OK(reopen_upload(place->store, str_from(id), 700001, hash_state, &upload, &err));
     OK(blob_upload_write(upload, content.p, content.n - 700001, &err));
-    OK(blob_upload_commit(upload, &digest, &err));
+    OK(commit(upload, &digest, &err));
     blob_upload_close(upload);
-    OK(blob_upload_discard(place->store, str_from(id), &err));
+    OK(discard(place->store, str_from(id), &err));
     assert_true(holds(place->store, &digest, content));
 
     /* No room even for a new upload's first byte: say so, and leave no name behind. */
@@ -866,14 +707,10 @@ int main(void)
     /* Mounts of the tests are seen by this process alone, and end with it. */
     can_mount = unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
     const struct CMUnitTest tests[] = {
-        TEST(blobs_get_their_standard_digests),
-        TEST(pieces_of_any_size_make_one_blob),
-        TEST(a_wrong_digest_leaves_the_upload_as_it_was),
-        TEST(a_digest_of_the_other_algorithm_hashes_again),
+        TEST(a_blob_is_a_read_only_file_named_by_its_digest),
         TEST(a_blob_that_is_there_already_is_success),
         TEST(a_deleted_blob_is_gone_and_deleting_again_is_success),
         TEST(a_damaged_blob_is_seen_and_a_shortened_one_replaced),
-        TEST(an_upload_survives_a_restart_at_any_offset),
         TEST(a_hash_state_that_does_not_fit_is_not_believed),
         TEST(an_upload_belongs_to_one_at_a_time),
         TEST(what_is_no_id_never_becomes_a_path),
@@ -881,7 +718,6 @@ int main(void)
         TEST(an_upload_that_is_over_is_not_found),
         TEST(lost_bytes_are_told),
         TEST(an_upload_that_is_a_blob_already_is_left_alone),
-        TEST(many_threads_push_the_same_and_other_blobs),
         TEST(the_walk_tells_ours_from_strays),
         TEST(the_walk_reports_what_it_sees),
         TEST(what_vanishes_while_walking_is_passed_over),

@@ -6,8 +6,6 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#define ABC_256 "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
 /* ---- The calls, recorded and failing ---- */
 
 static struct {
@@ -238,7 +236,7 @@ static void commit_and_close(void *context)
     struct err err;
     struct blob_upload *upload = context;
     struct oci_digest abc = digest_of(ABC_256);
-    OK(blob_upload_commit(upload, &abc, &err));
+    OK(commit(upload, &abc, &err));
     blob_upload_close(upload);
 }
 
@@ -250,12 +248,12 @@ static void who_comes_late_to_an_upload_does_not_touch_the_blob(void **state)
     struct place *place = *state;
     struct err err;
     char id[BLOB_UPLOAD_ID_BYTES + 1];
-    struct blob_upload *first;
+    struct blob_upload *first = NULL;
     OK(blob_upload_create(place->store, HASH_SHA256, id, &first, &err));
     OK(blob_upload_write(first, "abc", 3, &err));
     before_lock = commit_and_close;
     before_lock_context = first;
-    struct blob_upload *second;
+    struct blob_upload *second = NULL;
     OK(reopen_upload(place->store, str_from(id), 0, STR(""), &second, &err));
     assert_null(before_lock);
     OK(blob_upload_write(second, "xyz", 3, &err));
@@ -301,13 +299,13 @@ static void fail_every_call(struct place *place, int number, enum err_kind expec
     for (size_t n = 1; !finished; n++) {
         assert_true(n < 20);
         place_reopen(place);
-        OK(blob_delete(place->store, &abc, &err));
+        OK(remove_blob(place->store, &abc, &err));
         char id[BLOB_UPLOAD_ID_BYTES + 1];
         uint8_t saved[HASH_SAVED_BYTES_MAX];
         struct str hash_state;
         stage_ab(place, id, saved, &hash_state);
 
-        struct blob_upload *upload;
+        struct blob_upload *upload = NULL;
         OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
         record_from_here();
         record.half_write = true;
@@ -315,7 +313,7 @@ static void fail_every_call(struct place *place, int number, enum err_kind expec
         record.fail_with = number;
         bool written = blob_upload_write(upload, "c", 1, &err) == 0;
         bool synced = written && blob_upload_sync(upload, &err) == 0;
-        bool committed = synced && blob_upload_commit(upload, &abc, &err) == 0;
+        bool committed = synced && commit(upload, &abc, &err) == 0;
         finished = record.n < n;
         record_from_here();
         if (!committed) {
@@ -323,7 +321,7 @@ static void fail_every_call(struct place *place, int number, enum err_kind expec
             assert_int_equal(blob_upload_offset(upload), written ? 3 : 2);
             FAILS(blob_upload_write(upload, "x", 1, &err), expected);
             FAILS(blob_upload_sync(upload, &err), expected);
-            FAILS(blob_upload_commit(upload, &abc, &err), expected);
+            FAILS(commit(upload, &abc, &err), expected);
         }
         blob_upload_close(upload);
 
@@ -333,9 +331,9 @@ static void fail_every_call(struct place *place, int number, enum err_kind expec
         OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
         assert_int_equal(holds(place->store, &abc, STR("abc")), named); /* not cut */
         OK(blob_upload_write(upload, "c", 1, &err));
-        OK(blob_upload_commit(upload, &abc, &err));
+        OK(commit(upload, &abc, &err));
         blob_upload_close(upload);
-        OK(blob_upload_discard(place->store, str_from(id), &err));
+        OK(discard(place->store, str_from(id), &err));
         assert_true(holds(place->store, &abc, STR("abc")));
         struct counts counts = count(place->store);
         assert_int_equal(counts.blobs, 1);
@@ -359,7 +357,7 @@ static void a_write_that_fails_half_way_is_cut_back(void **state)
     struct str hash_state;
     stage_ab(place, id, saved, &hash_state);
     for (int cut_fails = 0; cut_fails < 2; cut_fails++) {
-        struct blob_upload *upload;
+        struct blob_upload *upload = NULL;
         OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
         record_from_here();
         record.half_write = true;
@@ -378,7 +376,7 @@ static void a_write_that_fails_half_way_is_cut_back(void **state)
     struct oci_digest abc = digest_of(ABC_256);
     OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
     OK(blob_upload_write(upload, "c", 1, &err));
-    OK(blob_upload_commit(upload, &abc, &err));
+    OK(commit(upload, &abc, &err));
     blob_upload_close(upload);
     assert_true(holds(place->store, &abc, STR("abc")));
 }
@@ -394,13 +392,13 @@ static void commit_in_child(struct place *place, const char *id, struct str hash
     assert_true(child >= 0);
     if (child == 0) {
         struct err err;
-        struct blob_upload *upload;
+        struct blob_upload *upload = NULL;
         struct oci_digest abc = digest_of(ABC_256);
         (void)setenv("HOLDFAST_TEST_CRASH", point, 1);
         if (reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err) < 0 ||
             blob_upload_write(upload, "c", 1, &err) < 0 || blob_upload_sync(upload, &err) < 0)
             _exit(1);
-        _exit(blob_upload_commit(upload, &abc, &err) == 0 ? 2 : 3); /* the point was not passed */
+        _exit(commit(upload, &abc, &err) == 0 ? 2 : 3); /* the point was not passed */
     }
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
@@ -429,19 +427,19 @@ static void a_stop_anywhere_leaves_nothing_or_the_whole_blob(void **state)
         assert_int_equal(holds(place->store, &abc, STR("abc")), points[i].named);
 
         /* The client comes back to where it was. */
-        struct blob_upload *upload;
+        struct blob_upload *upload = NULL;
         OK(reopen_upload(place->store, str_from(id), 2, hash_state, &upload, &err));
         assert_int_equal(holds(place->store, &abc, STR("abc")), points[i].named); /* not cut */
         OK(blob_upload_write(upload, "c", 1, &err));
-        OK(blob_upload_commit(upload, &abc, &err));
+        OK(commit(upload, &abc, &err));
         blob_upload_close(upload);
-        OK(blob_upload_discard(place->store, str_from(id), &err));
+        OK(discard(place->store, str_from(id), &err));
         assert_true(holds(place->store, &abc, STR("abc")));
         struct counts counts = count(place->store);
         assert_int_equal(counts.blobs, 1);
         assert_int_equal(counts.uploads, 0);
         assert_int_equal(counts.strays, 0);
-        OK(blob_delete(place->store, &abc, &err));
+        OK(remove_blob(place->store, &abc, &err));
     }
 }
 #else

@@ -1,5 +1,7 @@
 #include "cmd/cmd.h"
 
+#include <time.h>
+
 extern char **environ;
 
 static enum log_format choose_format(enum config_log_format format)
@@ -25,38 +27,45 @@ int cmd_load_config(int n_arguments, char **arguments, struct config *ret)
     return EXIT_DONE;
 }
 
-/* How long a request waits for a database connection before it is told to come back. */
-#define DATABASE_PATIENCE_US (10 * CLOCK_SECOND_US)
-#define READERS_MAX 256
-
-unsigned cmd_event_threads(const struct config *config)
-{
-    if (config->http_threads > 0)
-        return (unsigned)config->http_threads;
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    return 4 * (unsigned)(processors > 0 ? processors : 1);
-}
-
-/* One for each thread that may read, so that none waits for another, and some for ourselves. */
-static unsigned count_readers(const struct config *config)
-{
-    uint64_t wanted = cmd_event_threads(config) + config->http_workers + 4;
-    return wanted < READERS_MAX ? (unsigned)wanted : READERS_MAX;
-}
-
-struct registry_options cmd_registry_options(const struct config *config)
-{
-    return (struct registry_options){
-        .data = config->data.p,
-        .readers = count_readers(config),
-        .busy_us = DATABASE_PATIENCE_US,
-        .expire_us = config->uploads_expire,
-    };
-}
-
 int cmd_fail(const struct err *err)
 {
     (void)fprintf(stderr, "holdfast: %s%s%s%s\n", err->say, err->why[0] != '\0' ? " (" : "",
                   err->why, err->why[0] != '\0' ? ")" : "");
     return EXIT_FAILED;
+}
+
+static bool read_age(struct str text, struct wall_us *ret)
+{
+    static const struct {
+        char unit;
+        int64_t seconds;
+    } units[] = {{'m', 60}, {'h', 3600}, {'d', 86400}};
+    uint64_t n;
+    if (!str_eat_u64(&text, 100000, &n) || text.n != 1)
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(units); i++)
+        if (text.p[0] == units[i].unit) {
+            ret->us = clock_wall().us - (int64_t)n * units[i].seconds * CLOCK_SECOND_US;
+            return true;
+        }
+    return false;
+}
+
+int cmd_read_time(const char *text, struct wall_us *ret, struct err *err)
+{
+    static const char *const forms[] = {"%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d"};
+    if (read_age(str_from(text), ret))
+        return 0;
+    for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+        struct tm tm = {0};
+        const char *end = strptime(text, forms[i], &tm);
+        if (end != NULL && *end == '\0') {
+            ret->us = (int64_t)timegm(&tm) * CLOCK_SECOND_US;
+            return 0;
+        }
+    }
+    return err_set(err, ERR_INVALID,
+                   "\"%.64s\" is no time: write 2026-01-02T03:04:05Z, 2026-01-02, or so long ago: "
+                   "90m, 12h, 30d",
+                   text);
 }

@@ -1,19 +1,9 @@
 #include "cmd/cmd.h"
 
-#define BAR_WIDTH 30
-#define BAR_INTERVAL_US (CLOCK_SECOND_US / 10)
-
 struct screen {
-    bool bar; /* standard error is a terminal */
-    struct mono_us drawn;
+    struct cmd_bar bar;
     uint64_t found[REGISTRY_FREED + 1];
 };
-
-static void clear_bar(const struct screen *screen)
-{
-    if (screen->bar)
-        (void)fputs("\r\x1b[K", stderr);
-}
 
 static void print_finding(void *context, enum registry_finding finding, const char *text)
 {
@@ -24,7 +14,7 @@ static void print_finding(void *context, enum registry_finding finding, const ch
         [REGISTRY_FREED] = "freed",
     };
     struct screen *screen = context;
-    clear_bar(screen);
+    cmd_bar_clear(&screen->bar);
     screen->found[finding]++;
     (void)printf("%s: %s\n", names[finding], text);
 }
@@ -32,29 +22,15 @@ static void print_finding(void *context, enum registry_finding finding, const ch
 static void draw_progress(void *context, const char *stage, uint64_t done, uint64_t total)
 {
     struct screen *screen = context;
-    if (!screen->bar || clock_since_us(screen->drawn) < BAR_INTERVAL_US)
-        return;
-    screen->drawn = clock_mono();
-    double part = total > 0 && done < total ? (double)done / (double)total : 1;
-    int filled = (int)(part * BAR_WIDTH);
-    (void)fprintf(stderr, "\r\x1b[K%-10s [%.*s%*s] %3d%%", stage, filled,
-                  "##############################", BAR_WIDTH - filled, "", (int)(part * 100));
+    (void)cmd_bar_draw(&screen->bar, stage, done, total);
 }
 
-/* Takes this command's own flags out of the arguments. */
-static int take_flags(int n_arguments, char **arguments, struct registry_fsck *fsck)
+/* A local registry is checked while nobody serves it, one of many nodes while they serve: only
+ * repairing needs it alone. */
+static enum registry_use choose_use(const struct config *config, const struct registry_fsck *fsck)
 {
-    int kept = 0;
-    for (int i = 0; i < n_arguments; i++) {
-        struct str argument = str_from(arguments[i]);
-        if (str_eq(argument, STR("--repair")))
-            fsck->repair = true;
-        else if (str_eq(argument, STR("--deep")))
-            fsck->deep = true;
-        else
-            arguments[kept++] = arguments[i];
-    }
-    return kept;
+    bool local = config->metadata.n == 0;
+    return fsck->repair || local ? REGISTRY_ALONE : REGISTRY_OBSERVE;
 }
 
 static int check(const struct config *config, const struct registry_fsck *fsck,
@@ -62,19 +38,19 @@ static int check(const struct config *config, const struct registry_fsck *fsck,
 {
     auto_call call;
     call_init(&call);
-    struct registry_options options = cmd_registry_options(config);
     struct registry *registry;
-    if (access(config->data.p, F_OK) < 0) { /* opening would make it */
+    bool uses_folder = config->metadata.n == 0 || config->blobs.n == 0;
+    if (uses_folder && access(config->data.p, F_OK) < 0) { /* opening would make it */
         (void)err_set(&call.err, ERR_NOT_FOUND, "there is no data folder \"%s\"; see --data",
                       config->data.p);
         return cmd_fail(&call.err);
     }
-    if (registry_open(&options, &registry, &call.err) < 0)
+    if (cmd_open_registry(config, NULL, choose_use(config, fsck), &registry, &call.err) < 0)
         return cmd_fail(&call.err);
     uint64_t wrong;
     int done = registry_fsck(&call, registry, fsck, &wrong);
     registry_close(registry);
-    clear_bar(screen);
+    cmd_bar_clear(&screen->bar);
     if (done < 0)
         return cmd_fail(&call.err);
     (void)printf("%llu wrong, %llu repaired, %llu left over, %llu freed\n",
@@ -87,12 +63,15 @@ static int check(const struct config *config, const struct registry_fsck *fsck,
 
 int cmd_fsck(int n_arguments, char **arguments)
 {
-    struct screen screen = {.bar = isatty(STDERR_FILENO)};
+    struct screen screen = {.bar = cmd_bar_new()};
     struct registry_fsck fsck = {
         .context = &screen, .found = print_finding, .progress = draw_progress};
     struct config config;
-    n_arguments = take_flags(n_arguments, arguments, &fsck);
-    int status = cmd_load_config(n_arguments, arguments, &config);
+    const struct cmd_flag flags[] = {{"--repair", NULL, &fsck.repair},
+                                     {"--deep", NULL, &fsck.deep}};
+    int status = cmd_take_flags(flags, ARRAY_SIZE(flags), &n_arguments, arguments);
+    if (status == EXIT_DONE)
+        status = cmd_load_config(n_arguments, arguments, &config);
     if (status != EXIT_DONE)
         return status;
     status = check(&config, &fsck, &screen);

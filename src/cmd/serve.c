@@ -1,6 +1,7 @@
 /* The server's life: open, listen, say so, wait for signals, stop. */
 #include "api/api.h"
 #include "cmd/cmd.h"
+#include "jobs/jobs.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -11,6 +12,9 @@
 #define TICK_US CLOCK_SECOND_US
 #define CERTIFICATE_CHECK_US (2 * CLOCK_SECOND_US)
 #define EXPIRY_US (60 * CLOCK_SECOND_US)
+#define FOLD_US (60 * CLOCK_SECOND_US)
+#define JOB_THREADS 2
+#define JOB_LOOK_US (5 * CLOCK_SECOND_US)
 
 /* What runs, in the order in which it is started; stopped in the reverse. */
 struct app {
@@ -19,6 +23,8 @@ struct app {
     size_t n_listeners;
     struct metrics *metrics;
     struct registry *registry;
+    struct jobs *jobs;
+    struct job_kind kinds[2];
     struct api *api;
     struct http_server *server;
 };
@@ -112,16 +118,56 @@ static int start_http(struct app *app, struct err *err)
     return http_start(&options, &app->server, err);
 }
 
+/* ---- Background work ---- */
+
+static int expire_uploads(struct call *call, void *context, struct job *job)
+{
+    struct app *app = context;
+    size_t n;
+    (void)job;
+    if (registry_uploads_expire(call, app->registry, &n) < 0)
+        return -1;
+    if (n > 0)
+        log_say(LOG_LEVEL_INFO, "stale uploads removed", LOG_INT("uploads", n));
+    return 0;
+}
+
+static int fold_totals(struct call *call, void *context, struct job *job)
+{
+    struct app *app = context;
+    (void)job;
+    return registry_totals_fold(call, app->registry);
+}
+
+/* A registry that is read only is left as it is by jobs, too. */
+static int start_jobs(struct app *app, struct err *err)
+{
+    if (app->config.read_only)
+        return 0;
+    size_t n = 0;
+    app->kinds[n++] = (struct job_kind){"uploads.expire", EXPIRY_US, expire_uploads, app};
+    if (app->config.metadata.n > 0)
+        app->kinds[n++] = (struct job_kind){"totals.fold", FOLD_US, fold_totals, app};
+    const struct jobs_options options = {
+        .db = registry_db(app->registry),
+        .kinds = app->kinds,
+        .n_kinds = n,
+        .threads = JOB_THREADS,
+        .lease_us = app->config.cluster_lease,
+        .look_us = JOB_LOOK_US,
+    };
+    return jobs_start(&options, &app->jobs, err);
+}
+
 static int start(struct app *app, struct err *err)
 {
     size_t n_routes;
     const char *const *routes = api_route_names(&n_routes);
     app->metrics = metrics_new(routes, n_routes);
 
-    struct registry_options options = cmd_registry_options(&app->config);
-    options.observe = metrics_database;
-    options.observe_context = app->metrics;
-    if (registry_open(&options, &app->registry, err) < 0 || listen_all(app, err) < 0)
+    enum registry_use use = app->config.read_only ? REGISTRY_SERVE_READ_ONLY : REGISTRY_SERVE;
+    if (cmd_open_registry(&app->config, app->metrics, use, &app->registry, err) < 0 ||
+        listen_all(app, err) < 0 || start_jobs(app, err) < 0)
         return -1;
     app->api = api_new(app->registry, &app->config, app->metrics);
     return start_http(app, err);
@@ -133,6 +179,7 @@ static void stop(struct app *app)
         size_t cut = http_stop(app->server, app->config.timeouts_shutdown);
         log_say(LOG_LEVEL_INFO, "stopped", LOG_INT("requests_cut_off", cut));
     }
+    jobs_stop(app->jobs, 0); /* requests have had their time, and jobs with them */
     api_free(app->api);
     registry_close(app->registry);
     metrics_free(app->metrics);
@@ -142,7 +189,9 @@ static void stop(struct app *app)
 static void say_start(const struct app *app)
 {
     log_say(LOG_LEVEL_INFO, "starting", LOG_Z("version", HOLDFAST_VERSION),
-            LOG_STR("data", app->config.data));
+            LOG_STR("data", app->config.data),
+            LOG_Z("metadata", app->config.metadata.n > 0 ? "postgres" : "sqlite"),
+            LOG_Z("blobs", app->config.blobs.n > 0 ? app->config.blobs.p : "files"));
     for (size_t i = 0; i < app->n_listeners; i++)
         say_listening(app, app->listeners[i]);
     if (app->config.access_anonymous == CONFIG_ANONYMOUS_PUSH)
@@ -163,27 +212,11 @@ static void reload_certificate(struct app *app)
         log_say(LOG_LEVEL_INFO, "certificate read again");
 }
 
-static void expire_uploads(struct app *app)
-{
-    auto_call call;
-    call_init(&call);
-    size_t n;
-    if (registry_uploads_expire(&call, app->registry, &n) < 0)
-        log_err(LOG_LEVEL_ERROR, "could not remove stale uploads", &call.err);
-    else if (n > 0)
-        log_say(LOG_LEVEL_INFO, "stale uploads removed", LOG_INT("uploads", n));
-}
-
 /* Until SIGTERM or SIGINT. */
 static void run(struct app *app, const sigset_t *signals)
 {
     struct mono_us certificate_checked = clock_mono();
-    struct mono_us expired = {certificate_checked.us - EXPIRY_US};
     for (;;) {
-        if (clock_since_us(expired) >= EXPIRY_US) {
-            expire_uploads(app);
-            expired = clock_mono();
-        }
         if (clock_since_us(certificate_checked) >= CERTIFICATE_CHECK_US) {
             certificate_checked = clock_mono();
             if (http_certificate_changed(app->server))

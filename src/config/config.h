@@ -22,6 +22,8 @@ enum config_client_auth {
     CONFIG_CLIENT_AUTH_REQUIRED
 };
 enum config_log_format { CONFIG_LOG_AUTO, CONFIG_LOG_TEXT, CONFIG_LOG_JSON };
+enum config_addressing { CONFIG_ADDRESSING_AUTO, CONFIG_ADDRESSING_PATH, CONFIG_ADDRESSING_HOST };
+enum config_encryption { CONFIG_ENCRYPTION_NONE, CONFIG_ENCRYPTION_AES256, CONFIG_ENCRYPTION_KMS };
 enum config_location { CONFIG_LOCATION_RELATIVE, CONFIG_LOCATION_ABSOLUTE };
 
 #define CONFIG_LISTEN_MAX 16
@@ -50,6 +52,14 @@ struct config {
     /* One field per scalar row of settings.def, named section_key; sizes in bytes, times in
      * microseconds. */
 #define CONFIG_TEXT(key, field, fallback, help) struct str field;
+#define CONFIG_WORD(key, field, fallback, placeholder, help) struct str field;
+    /* With the file that it was read from; empty: it was given itself. */
+#define CONFIG_URL(key, field, fallback, help) \
+    struct str field;                          \
+    struct str field##_file;
+#define CONFIG_SECRET(key, field, fallback, help) \
+    struct str field;                             \
+    struct str field##_file;
 #define CONFIG_NUMBER(key, field, fallback, low, high, help) uint64_t field;
 #define CONFIG_BYTES(key, field, fallback, low, high, help) uint64_t field;
 #define CONFIG_TIME(key, field, fallback, low, high, help) int64_t field;
@@ -57,6 +67,8 @@ struct config {
 #define CONFIG_CHOICE(key, field, type, fallback, words, help) enum type field;
 #define CONFIG_LIST(key, field, fallback, help)
 #include "config/settings.def"
+    struct str blobs_bucket; /* of `blobs`; empty: blobs are files */
+    struct str blobs_prefix; /* of every key; empty, or ends with '/' */
 };
 
 /* Complaints are at most so many bytes: a buf with this maximum holds them all. */
@@ -71,17 +83,20 @@ struct config_sources {
     char *const *environment; /* as environ; may be NULL */
 };
 
-/* Reads all sources, applies defaults, checks each value and those that must go together (TLS
- * certificate with key, client_auth with client_ca, an address that is not loopback while anonymous
- * push is allowed, unless access.anonymous_push_anywhere is set or tls.client_auth is required). A
- * list that is given in one source replaces that of the sources below.
+/* Reads all sources and the files that secrets are in, applies defaults, checks each value and
+ * those that must go together (TLS certificate with key, client_auth with client_ca, an address
+ * that is not loopback while anonymous push is allowed, unless access.anonymous_push_anywhere is
+ * set or tls.client_auth is required; the settings of the object store with each other). A list
+ * that is given in one source replaces that of the sources below. Complaints name no secret.
  * Returns -1 with every complaint (up to some) in ret_complaints, one a line.
  * ret: initialised by this function on success; end with config_done. */
 int config_load(const struct config_sources *sources, struct config *ret,
                 struct buf *ret_complaints) MUST_CHECK;
 /* Takes a zeroed one. */
 void config_done(struct config *config);
-/* Writes the settings in force as a commented YAML file that config_load would read back. */
+/* Writes the settings in force as a commented YAML file that config_load would read back; except
+ * that it has "********" for a secret or a password that was not given as file:PATH, which
+ * config_load refuses. */
 void config_print(const struct config *config, struct buf *out);
 /* Writes the flags with their meaning and default, for --help. */
 void config_print_flags(struct buf *out);
@@ -91,5 +106,11 @@ bool config_trusts(const struct config *config, const struct sockaddr *address);
 /* Whether the access settings allow to listen there; for sockets that are handed over by the
  * service manager. config_load has checked the addresses of `listen`. */
 bool config_may_listen(const struct config *config, const struct sockaddr *address);
+/* Where blobs are in the object store: NUL-ended, borrowed from config. The prefix is empty or ends
+ * with '/'. -1: they are files in the data folder. */
+int config_s3_location(const struct config *config, struct str *ret_bucket,
+                       struct str *ret_prefix) MUST_CHECK;
+/* What x-amz-server-side-encryption says: "AES256", "aws:kms", or "" for none. static */
+const char *config_s3_encryption(const struct config *config);
 
 #endif

@@ -136,7 +136,11 @@ static void complain_word(struct loading *loading, const struct argument *word,
                           const struct argument *before)
 {
     const char *quoted = config_quote(&loading->scratch, word->text);
-    if (before->setting != NULL && before->setting->kind == SETTING_KIND_FLAG)
+    if (before->setting != NULL && setting_is_hidden(before->setting))
+        loading_complain(loading,
+                         "unexpected argument behind the value of " STR_FMT "; quote the value",
+                         STR_ARG(before->text)); /* it is the rest of a secret */
+    else if (before->setting != NULL && before->setting->kind == SETTING_KIND_FLAG)
         loading_complain(loading, "unexpected argument %s; write " STR_FMT "=true or =false",
                          quoted, STR_ARG(before->text));
     else if (!before->is_flag || before->setting != NULL || before->is_config)
@@ -153,7 +157,10 @@ static void read_arguments(struct loading *loading, const struct config_sources 
         if (!argument.is_flag) {
             complain_word(loading, &argument, &before);
         } else if (argument.setting == NULL && !argument.is_config) {
-            loading_complain_unknown(loading, "", "flag", argument.text, SPELLING_FLAG);
+            bool is_secret = before.setting != NULL && setting_is_hidden(before.setting) &&
+                             before.value.p == NULL; /* one that begins with "--" */
+            if (!is_secret)
+                loading_complain_unknown(loading, "", "flag", argument.text, SPELLING_FLAG);
         } else if (argument.value.p == NULL || (argument.is_config && argument.value.n == 0)) {
             loading_complain(loading, STR_FMT ": needs a value, as " STR_FMT "=%s",
                              STR_ARG(argument.text), STR_ARG(argument.text),
@@ -188,6 +195,19 @@ static bool is_service_link(struct str name, struct str value)
             str_starts(rest, STR("_SCTP")));
 }
 
+/* Other programs read a secret's file by a second variable; ours is the same one. */
+static void complain_variable(struct loading *loading, struct str name)
+{
+    struct str ending = STR("_FILE");
+    struct str bare = str_first(name, str_ends(name, ending) ? name.n - ending.n : 0);
+    const struct setting *setting = setting_find(bare, SPELLING_VARIABLE);
+    if (setting != NULL && setting_is_hidden(setting))
+        loading_complain(loading, "unknown variable \"" STR_FMT "\"; write " STR_FMT "=file:PATH",
+                         STR_ARG(name), STR_ARG(bare));
+    else
+        loading_complain_unknown(loading, "", "variable", name, SPELLING_VARIABLE);
+}
+
 static void read_environment(struct loading *loading, char *const *environment)
 {
     for (; environment != NULL && *environment != NULL && !loading_is_full(loading);
@@ -202,7 +222,7 @@ static void read_environment(struct loading *loading, char *const *environment)
             give_text(loading, setting, SOURCE_ENVIRONMENT, str_dup(&loading->scratch, name),
                       value);
         else if (!is_service_link(name, value))
-            loading_complain_unknown(loading, "", "variable", name, SPELLING_VARIABLE);
+            complain_variable(loading, name);
     }
 }
 
@@ -234,23 +254,29 @@ static const char *file_name_shown(struct loading *loading, const char *path)
     return plain ? path : config_quote(&loading->scratch, str_from(path));
 }
 
-static void read_file(struct loading *loading, const char *path)
+int config_read_file(const char *path, struct buf *content)
 {
-    const char *name = file_name_shown(loading, path);
     auto_fd fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    auto_buf content = BUF_INIT(CONFIG_FILE_BYTES_MAX);
     ssize_t n = fd < 0 ? -1 : 1;
-    while (n > 0 && !content.overflow) {
+    while (n > 0 && !content->overflow) {
         char piece[8192];
         n = read(fd, piece, sizeof(piece));
         if (n < 0 && errno == EINTR)
             n = 1;
         else if (n > 0)
-            buf_add(&content, piece, (size_t)n);
+            buf_add(content, piece, (size_t)n);
     }
-    if (n < 0)
+    return n < 0 ? errno : 0;
+}
+
+static void read_file(struct loading *loading, const char *path)
+{
+    const char *name = file_name_shown(loading, path);
+    auto_buf content = BUF_INIT(CONFIG_FILE_BYTES_MAX);
+    int failure = config_read_file(path, &content);
+    if (failure != 0)
         loading_complain(loading, "%s: could not read the configuration: %s", name,
-                         strerrordesc_np(errno));
+                         strerrordesc_np(failure));
     else if (content.overflow)
         loading_complain(loading, "%s: larger than %d bytes", name, CONFIG_FILE_BYTES_MAX);
     else
@@ -325,6 +351,7 @@ static int finish(struct loading *loading, struct config *ret)
         check_lists(loading);
         check_tls(loading);
         check_listen(loading);
+        config_check_stores(loading);
     }
     arena_done(&loading->scratch);
     if (loading->n_complaints > 0) {
@@ -345,6 +372,7 @@ int config_load(const struct config_sources *sources, struct config *ret,
         read_file(&loading, file);
     read_environment(&loading, sources->environment);
     read_arguments(&loading, sources);
+    config_read_secrets(&loading);
     return finish(&loading, ret);
 }
 

@@ -52,7 +52,13 @@ void config_print(const struct config *config, struct buf *out)
     buf_add_str(out, STR("# Settings of Holdfast. Each key can be left out: its default is used.\n"
                          "# Flags (--limits-connections) and variables "
                          "(HOLDFAST_LIMITS_CONNECTIONS) go before\n"
-                         "# this file. See holdfast(1).\n"));
+                         "# this file. See holdfast(1).\n"
+                         "#\n"
+                         "# On one machine none of them is needed. Many nodes have the same "
+                         "settings, with\n"
+                         "# metadata in PostgreSQL and blobs in S3. A secret is best given as "
+                         "file:PATH, the\n"
+                         "# path of a file that holds it.\n"));
     struct str section = {0};
     for (size_t i = 0; i < SETTINGS; i++) {
         const struct setting *setting = &settings[i];

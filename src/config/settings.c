@@ -10,6 +10,22 @@ const struct setting settings[SETTINGS] = {
                          .offset = FIELD(field),    \
                          .fallback = (fallback_),   \
                          .help = (help_)},
+#define CONFIG_WORD(key_, field, fallback_, placeholder_, help_) \
+    [SETTING_##field] = {.key = (key_),                          \
+                         .kind = SETTING_KIND_WORD,              \
+                         .offset = FIELD(field),                 \
+                         .fallback = (fallback_),                \
+                         .placeholder = (placeholder_),          \
+                         .help = (help_)},
+#define HIDDEN(kind_, key_, field, fallback_, help_)         \
+    [SETTING_##field] = {.key = (key_),                      \
+                         .kind = (kind_),                    \
+                         .offset = FIELD(field),             \
+                         .file_offset = FIELD(field##_file), \
+                         .fallback = (fallback_),            \
+                         .help = (help_)},
+#define CONFIG_URL(...) HIDDEN(SETTING_KIND_URL, __VA_ARGS__)
+#define CONFIG_SECRET(...) HIDDEN(SETTING_KIND_SECRET, __VA_ARGS__)
 #define RANGE(kind_, key_, field, fallback_, low_, high_, help_) \
     [SETTING_##field] = {.key = (key_),                          \
                          .kind = (kind_),                        \

@@ -355,9 +355,8 @@ static void wrong_yaml_is_named_with_its_line(void **state)
     yaml_is_refused("limit:\n  connections: {a: [1, {b: c}]}\ndata: [x]\n",
                     "test.yaml:1: unknown key \"limit\"; did you mean \"limits\"?\n"
                     "test.yaml:3: data: must be one value, and is a list\n");
-    yaml_is_refused("http: {connections: 5}\n",
-                    "test.yaml:1: unknown key \"http.connections\"; did you mean "
-                    "\"limits.connections\"?\n");
+    yaml_is_refused("http: {manifest: 5}\n", "test.yaml:1: unknown key \"http.manifest\"; did you "
+                                             "mean \"limits.manifest\"?\n");
     yaml_is_refused("timeouts: {header: 15}\n\nlimits:\n  manifest: 9TB\n",
                     "test.yaml:1: timeouts.header: \"15\" is not a time from 1s to 10m, as 15s\n"
                     "test.yaml:4: limits.manifest: \"9TB\" is not a size from 64KiB to 64MiB, "
@@ -801,6 +800,516 @@ static void strangers_are_not_let_in_by_accident(void **state)
     config_done(&config);
 }
 
+/* ---- Database and object store ---- */
+
+static void urls_of_databases_are_read(void **state)
+{
+    (void)state;
+    /* Those of PostgreSQL 15's documentation, "Connection URIs", and their like. */
+    static const char *const good[] = {
+        "postgresql://",
+        "postgresql://localhost",
+        "postgresql://localhost:5433",
+        "postgresql://localhost/mydb",
+        "postgresql://user@localhost",
+        "postgresql://user:secret@localhost",
+        "postgresql://other@localhost/otherdb?connect_timeout=10&application_name=myapp",
+        "postgresql://host1:123,host2:456/somedb?target_session_attrs=any",
+        "postgresql:///mydb?host=localhost&port=5433",
+        "postgresql://[2001:db8::1234]/database",
+        "postgresql://[::1]:5432/database",
+        "postgresql:///dbname?host=/var/lib/postgresql",
+        "postgresql://%2Fvar%2Flib%2Fpostgresql/dbname",
+        "postgres://user:p%40ss%2Fw%3F@db.example.com:5432/holdfast?sslmode=verify-full",
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        struct config config;
+        load_good(&(struct given){.flags = {"--metadata", good[i]}}, &config);
+        assert_string_equal(config.metadata.p, good[i]);
+        config_done(&config);
+    }
+}
+
+#define DATABASE_FORM "write postgres://USER:PASSWORD@HOST:PORT/NAME"
+#define DATABASE_PERCENT \
+    "spaces, '#', '%' and letters beyond ASCII are written percent-encoded, as %20, %23 and %25"
+#define DATABASE_AT                                                                               \
+    "'@', '/' and '?' in a user, a password or a parameter are written percent-encoded, as %40, " \
+    "%2F and %3F"
+#define DATABASE_HOST "behind the '@' stands HOST or HOST:PORT, as db.example.com:5432"
+#define DATABASE_QUERY "behind the '?' stand NAME=VALUE, with '&' between them"
+
+static void wrong_urls_of_databases_are_refused_without_showing_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *url;
+        const char *hint;
+    } bad[] = {
+        {"mysql://user:hunter2@host/db", DATABASE_FORM},
+        {"host=db user=holdfast password=hunter2", DATABASE_FORM},
+        {"Postgres://host", DATABASE_FORM},
+        {"sqlite", DATABASE_FORM},
+        {"postgres://user:hunter 2@host/db", DATABASE_PERCENT},
+        {"postgres://user:hunter2#@host/db", DATABASE_PERCENT},
+        {"postgres://user:hunter2%@host/db", DATABASE_PERCENT},
+        {"postgres://user:hunter%2", DATABASE_PERCENT},
+        {"postgres://user:hunter2%00@host/db", DATABASE_PERCENT},
+        {"postgres://user:h\xc3\xbcnter2@host/db", DATABASE_PERCENT},
+        {"postgres://user:hunt@er2@host/db", DATABASE_AT},
+        {"postgres://user:hunt/er2@host/db", DATABASE_AT},
+        {"postgres://user:hunt?er2@host/db", DATABASE_AT},
+        {"postgres://user:hunter2", DATABASE_HOST},
+        {"postgres://user:hunter2/db", DATABASE_HOST},
+        {"postgres://user:hunter2@host:/db", DATABASE_HOST},
+        {"postgres://user:hunter2@host:0/db", DATABASE_HOST},
+        {"postgres://user:hunter2@host:65536/db", DATABASE_HOST},
+        {"postgres://user:hunter2@host:5432:5432/db", DATABASE_HOST},
+        {"postgres://user:hunter2@[::1/db", DATABASE_HOST},
+        {"postgres://user:hunter2@[::1]:/db", DATABASE_HOST},
+        {"postgres://user:hunter2@[::1]5432/db", DATABASE_HOST},
+        {"postgres://user:hunter2@[]/db", DATABASE_HOST},
+        {"postgres://user:hunter2@host/db?hunter2", DATABASE_QUERY},
+        {"postgres://user:hunter2@host/db?password=hunter2=3", DATABASE_QUERY},
+        {"postgres://user:hunter2@host/db?=hunter2", DATABASE_QUERY},
+        {"postgres://user:hunter2@host/db?pass%77ord=hunter2", DATABASE_QUERY},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        auto_arena arena = {0};
+        variable_is_refused(
+            str_printf(&arena, "HOLDFAST_METADATA=%s", bad[i].url).p,
+            str_printf(&arena, "HOLDFAST_METADATA: is not the URL of a database: %s\n", bad[i].hint)
+                .p);
+    }
+    REFUSED_VARIABLE("HOLDFAST_METADATA=postgres://user:hunter2\t@host",
+                     "HOLDFAST_METADATA: is not one line of printable UTF-8 text");
+    char secret[5000];
+    memset(secret, 'x', sizeof(secret));
+    memcpy(secret, "--s3-secret-key=", strlen("--s3-secret-key="));
+    secret[sizeof(secret) - 1] = '\0';
+    flag_is_refused(secret, "--s3-secret-key: is longer than 4095 bytes\n");
+}
+
+static void places_of_blobs_are_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *blobs;
+        const char *bucket;
+        const char *prefix;
+    } good[] = {
+        {"s3://abc", "abc", ""},
+        {"s3://my.registry-1.example", "my.registry-1.example", ""},
+        {"s3://1.2.3.4a", "1.2.3.4a", ""},
+        {"s3://registry/prod", "registry", "prod/"},
+        {"s3://registry/a/b_c/d.e-f/..g/h..", "registry", "a/b_c/d.e-f/..g/h../"},
+        {"s3://a23456789012345678901234567890123456789012345678901234567890123",
+         "a23456789012345678901234567890123456789012345678901234567890123", ""},
+    };
+    struct config config;
+    struct str bucket = STR("as before");
+    struct str prefix = STR("as before");
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        load_good(&(struct given){.flags = {"--blobs", good[i].blobs}}, &config);
+        assert_int_equal(config_s3_location(&config, &bucket, &prefix), 0);
+        assert_string_equal(bucket.p, good[i].bucket);
+        assert_string_equal(prefix.p, good[i].prefix);
+        assert_int_equal(bucket.n, strlen(good[i].bucket));
+        assert_int_equal(prefix.n, strlen(good[i].prefix));
+        config_done(&config);
+    }
+    load_good(&(struct given){0}, &config);
+    bucket = STR("as before");
+    assert_int_equal(config_s3_location(&config, &bucket, &prefix), -1);
+    assert_string_equal(bucket.p, "as before");
+    config_done(&config);
+}
+
+#define NOT_BLOBS(text, hint) \
+    REFUSED_FLAG("--blobs=" text, "--blobs: \"" text "\" is not a blob store: " hint)
+#define BUCKET_FORM                                                                             \
+    "a bucket's name has 3 to 63 lower-case letters, digits, '.' and '-', and begins and ends " \
+    "with "                                                                                     \
+    "a letter or a digit"
+
+static void wrong_places_of_blobs_say_what_to_write(void **state)
+{
+    (void)state;
+    NOT_BLOBS("/var/lib/blobs", "write s3://BUCKET or s3://BUCKET/PREFIX");
+    NOT_BLOBS("S3://bucket", "write s3://BUCKET or s3://BUCKET/PREFIX");
+    NOT_BLOBS("https://bucket.s3.amazonaws.com", "write s3://BUCKET or s3://BUCKET/PREFIX");
+    NOT_BLOBS("s3://", BUCKET_FORM);
+    NOT_BLOBS("s3://ab", BUCKET_FORM);
+    NOT_BLOBS("s3:///prefix", BUCKET_FORM);
+    NOT_BLOBS("s3://Bucket", BUCKET_FORM);
+    NOT_BLOBS("s3://-bucket", BUCKET_FORM);
+    NOT_BLOBS("s3://bucket-", BUCKET_FORM);
+    NOT_BLOBS("s3://bucket.", BUCKET_FORM);
+    NOT_BLOBS("s3://my_bucket", BUCKET_FORM);
+    NOT_BLOBS("s3://bucket:9000", BUCKET_FORM);
+    NOT_BLOBS("s3://a234567890123456789012345678901234567890123456789012345678901234", BUCKET_FORM);
+    NOT_BLOBS("s3://my..bucket", "a bucket's name has no two '.' beside each other");
+    NOT_BLOBS("s3://192.168.5.4", "a bucket's name is not an IP address");
+    NOT_BLOBS("s3://bucket/", "leave the '/' at its end out");
+    NOT_BLOBS("s3://bucket//a", "a prefix has no '/' at its ends, nor two beside each other");
+    NOT_BLOBS("s3://bucket/a/", "a prefix has no '/' at its ends, nor two beside each other");
+    NOT_BLOBS("s3://bucket/a//b", "a prefix has no '/' at its ends, nor two beside each other");
+    NOT_BLOBS("s3://bucket/..", "a prefix has no parts \".\" and \"..\"");
+    NOT_BLOBS("s3://bucket/a/../b", "a prefix has no parts \".\" and \"..\"");
+    NOT_BLOBS("s3://bucket/a/.", "a prefix has no parts \".\" and \"..\"");
+    NOT_BLOBS("s3://bucket/a b", "a prefix has at most 200 letters, digits, '.', '-', '_' and '/'");
+    NOT_BLOBS("s3://bucket/a?b=c",
+              "a prefix has at most 200 letters, digits, '.', '-', '_' and '/'");
+    char flag[300] = "--blobs=s3://bucket/";
+    size_t begin = strlen(flag);
+    memset(flag + begin, 'x', 200);
+    struct config config = of_flag(flag);
+    assert_int_equal(config.blobs_prefix.n, 201);
+    config_done(&config);
+    flag[begin + 200] = 'x';
+    auto_buf complaints = BUF_INIT(CONFIG_COMPLAINTS_BYTES_MAX);
+    assert_int_equal(load(&(struct given){.flags = {flag}}, &config, &complaints), -1);
+    assert_non_null(strstr(complaints.p, "a prefix has at most 200 letters"));
+}
+
+/* With an object store around it. */
+ON_ITS_OWN static void store_takes(const char *flag)
+{
+    struct config config;
+    load_good(&(struct given){.flags = {"--blobs=s3://bucket", flag}}, &config);
+    config_done(&config);
+}
+#define STORE_REFUSES(flag, expected) \
+    is_refused(&(struct given){.flags = {"--blobs=s3://bucket", flag}}, expected "\n")
+#define NOT_ENDPOINT(text, hint)         \
+    STORE_REFUSES("--s3-endpoint=" text, \
+                  "--s3-endpoint: \"" text "\" is not the URL of an object store: " hint)
+#define NOT_BASE(text, hint)              \
+    STORE_REFUSES("--redirect-url=" text, \
+                  "--redirect-url: \"" text "\" is not the base of URLs: " hint)
+
+static void urls_of_object_stores_are_read(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"https://s3.example.com", "http://127.0.0.1:9000",
+                                       "https://[2001:db8::1]:443", "http://[::1]",
+                                       "http://minio:65535"};
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        auto_arena arena = {0};
+        store_takes(str_printf(&arena, "--s3-endpoint=%s", good[i]).p);
+        store_takes(str_printf(&arena, "--redirect-url=%s", good[i]).p);
+    }
+    store_takes("--redirect-url=https://cdn.example.com/a/b%20c");
+
+    static const char form[] = "write https://HOST or https://HOST:PORT\n";
+    static const char *const bad[] = {"s3.example.com",  "ftp://host",      "https://",
+                                      "https://:443",    "https://h:",      "https://h:0",
+                                      "https://h:65536", "https://h:80:80", "https://h_h",
+                                      "https://[::1",    "https://[::1]:",  "https://h h"};
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        auto_arena arena = {0};
+        is_refused(&(struct given){.flags = {"--blobs=s3://bucket", "--s3-endpoint", bad[i]}},
+                   str_printf(&arena, "--s3-endpoint: \"%s\" is not the URL of an object store: %s",
+                              bad[i], form)
+                       .p);
+        is_refused(
+            &(struct given){.flags = {"--blobs=s3://bucket", "--redirect-url", bad[i]}},
+            str_printf(&arena, "--redirect-url: \"%s\" is not the base of URLs: %s", bad[i], form)
+                .p);
+    }
+    NOT_ENDPOINT("https://host/",
+                 "write it without a path, as https://HOST:PORT; the bucket is part of blobs");
+    NOT_ENDPOINT("https://host/bucket",
+                 "write it without a path, as https://HOST:PORT; the bucket is part of blobs");
+    NOT_ENDPOINT("https://host?a=b", "write it without '?' and '#', and what stands behind them");
+    NOT_BASE("https://host/a?b=c", "write it without '?' and '#', and what stands behind them");
+    NOT_BASE("https://host/#a", "write it without '?' and '#', and what stands behind them");
+    NOT_BASE("https://host/", "leave the '/' at its end out");
+    NOT_BASE("https://host/a b", "other characters are written percent-encoded in a path");
+    NOT_BASE("https://host/a%2", "other characters are written percent-encoded in a path");
+    STORE_REFUSES("--s3-endpoint=https://key:hunter2@host",
+                  "--s3-endpoint: \"https://key:********@host\" is not the URL of an object store: "
+                  "write it without user and password: s3.access_key and s3.secret_key are for "
+                  "them");
+}
+
+static void what_goes_into_signatures_is_bounded(void **state)
+{
+    (void)state;
+    static const char region[] = "it has at most 64 letters, digits, '-', '_' and '.', as "
+                                 "eu-central-1\n";
+    store_takes("--s3-region=eu-central-1");
+    store_takes("--s3-region=RegionOne");
+    static const char *const bad[] = {"eu central 1", "eu/central", "\xc3\xa9u"};
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        auto_arena arena = {0};
+        is_refused(&(struct given){.flags = {"--blobs=s3://bucket", "--s3-region", bad[i]}},
+                   str_printf(&arena, "--s3-region: \"%s\" is not a region: %s", bad[i], region).p);
+    }
+    STORE_REFUSES("--s3-access-key=AK/ID",
+                  "--s3-access-key: \"AK/ID\" is not an access key: it has at most 512 visible "
+                  "ASCII characters, and no '/' and ','");
+    STORE_REFUSES("--s3-encryption-key=a b",
+                  "--s3-encryption-key: \"a b\" is not a key's name: it has at most 512 visible "
+                  "ASCII characters");
+    STORE_REFUSES("--redirect-expire=8d", /* SigV4's bound is 604800 seconds */
+                  "--redirect-expire: \"8d\" is not a time from 10s to 7d, as 20m");
+}
+
+static void settings_of_stores_must_go_together(void **state)
+{
+    (void)state;
+    STORE_REFUSES("--s3-access-key=AKID", "--s3-access-key: needs s3.secret_key");
+    STORE_REFUSES("--s3-secret-key=hunter2", "--s3-secret-key: needs s3.access_key");
+    STORE_REFUSES("--s3-encryption-key=alias/key",
+                  "--s3-encryption-key: has no effect while s3.encryption is not aws:kms; set it, "
+                  "or leave s3.encryption_key out");
+    is_refused(&(struct given){.yaml = "blobs: s3://bucket\n",
+                               .flags = {"--s3-ca=ca.pem", "--s3-endpoint=http://host"}},
+               "--s3-ca: has no effect while s3.endpoint is an http:// URL\n");
+    yaml_is_refused("s3:\n  endpoint: https://host\n  part_size: 16MiB\n  patience: 31s\n"
+                    "redirect:\n  url: https://cdn\n  enabled: false\n",
+                    "test.yaml:2: s3.endpoint: has no effect while blobs are files; set blobs to "
+                    "s3://BUCKET, or leave this out\n"
+                    "test.yaml:4: s3.patience: has no effect while blobs are files; set blobs to "
+                    "s3://BUCKET, or leave this out\n"
+                    "test.yaml:6: redirect.url: has no effect while blobs are files; set blobs to "
+                    "s3://BUCKET, or leave this out\n");
+    REFUSED_VARIABLE("HOLDFAST_S3_SECRET_KEY=hunter2",
+                     "HOLDFAST_S3_SECRET_KEY: has no effect while blobs are files; set blobs to "
+                     "s3://BUCKET, or leave this out");
+
+    static const struct {
+        const char *word;
+        const char *header;
+    } encryptions[] = {{"none", ""}, {"AES256", "AES256"}, {"aws:kms", "aws:kms"}};
+    for (size_t i = 0; i < ARRAY_SIZE(encryptions); i++) {
+        struct config config;
+        load_good(
+            &(struct given){.flags = {"--blobs=s3://bucket", "--s3-encryption", encryptions[i].word,
+                                      "--s3-access-key=a", "--s3-secret-key=b",
+                                      i == 2 ? "--s3-encryption-key=alias/key" : NULL}},
+            &config);
+        assert_string_equal(config_s3_encryption(&config), encryptions[i].header);
+        config_done(&config);
+    }
+}
+
+/* ---- Secrets ---- */
+
+static void passwords_of_urls_are_masked(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *masked;
+    } cases[] = {
+        {"", ""},
+        {"a:b@c", "a:b@c"}, /* no URL */
+        {"postgres://host:5432/db", "postgres://host:5432/db"},
+        {"postgres://user@host:5432/db", "postgres://user@host:5432/db"},
+        {"postgres://user:@host", "postgres://user:@host"},
+        {"postgres://user:hunter2@host:5432/db", "postgres://user:********@host:5432/db"},
+        {"postgres://:hunter2@host", "postgres://:********@host"},
+        {"postgres://user:hun@ter:2/@host/db", "postgres://user:********@host/db"},
+        {"x postgres://user:hunter2@host", "x postgres://user:********@host"},
+        {"a,postgres://b:c@d,https://e:f@g", "a,postgres://b:********@g"},
+        {"postgres://h/db?password=hunter2", "postgres://h/db?password=********"},
+        {"postgres://u:p@h/db?a=b&PassWord=hunter2&sslpassword=x=y&c=d",
+         "postgres://u:********@h/db?a=b&PassWord=********&sslpassword=********&c=d"},
+        {"postgres://h/db?password=&passwords=3&a&", "postgres://h/db?password=&passwords=3&a&"},
+        {"postgres://h/db?password=hunter2&user=a@b", "postgres://h/db?password=********&user=a@b"},
+        {"://", "://"},
+        {"://:@", "://:@"},
+        {"://:x@?password=y", "://:********@?password=********"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        auto_buf masked = BUF_INIT(1000);
+        config_add_masked(&masked, str_from(cases[i].text));
+        assert_int_equal(masked.n, strlen(cases[i].masked));
+        if (masked.n > 0)
+            assert_string_equal(masked.p, cases[i].masked);
+    }
+}
+
+static void secrets_are_not_in_complaints(void **state)
+{
+    (void)state;
+    REFUSED_FLAG("postgres://user:hunter2@host/db",
+                 "unexpected argument \"postgres://user:********@host/db\"");
+    REFUSED_FLAG("--blobs=postgres://user:hunter2@host/db",
+                 "--blobs: \"postgres://user:********@host/db\" is not a blob store: write "
+                 "s3://BUCKET or s3://BUCKET/PREFIX");
+    yaml_is_refused("{metadata:postgres://user:hunter2@host/db}",
+                    "test.yaml:1: unknown key \"metadata:postgres://user:********@host/db\"\n");
+    is_refused(&(struct given){.flags = {"--s3-secret-key", "hunter", "2"}},
+               "unexpected argument behind the value of --s3-secret-key; quote the value\n");
+    is_refused(&(struct given){.flags = {"--s3-secret-key", "--hunter2"}},
+               "--s3-secret-key: needs a value, as --s3-secret-key=SECRET\n");
+    is_refused(&(struct given){.flags = {"--s3-secret-kye", "hunter2"}},
+               "unknown flag \"--s3-secret-kye\"; did you mean \"--s3-secret-key\"?\n");
+    yaml_is_refused("s3: {secret_key: [hunter2]}\n",
+                    "test.yaml:1: s3.secret_key: must be one value, and is a list\n");
+    yaml_is_refused("s3: {secret_key: {file: /run/secrets/key}}\n",
+                    "test.yaml:1: s3.secret_key: must be one value, and is a mapping\n");
+    yaml_is_refused("s3:\n  secret_key:\n", "test.yaml:2: s3.secret_key: has no value; leave the "
+                                            "line out, or write \"\"\n");
+}
+
+static void secrets_are_not_printed(void **state)
+{
+    (void)state;
+    struct config config;
+    load_good(&(struct given){.yaml = "metadata: postgres://user:hunter2@host/db\n"
+                                      "blobs: s3://bucket\n"
+                                      "s3: {access_key: AKID, secret_key: \"hunter \\\" 3\"}\n"},
+              &config);
+    assert_string_equal(config.s3_secret_key.p, "hunter \" 3");
+    auto_buf printed = BUF_INIT(CONFIG_FILE_BYTES_MAX);
+    config_print(&config, &printed);
+    config_done(&config);
+    assert_null(strstr(printed.p, "hunter"));
+    assert_non_null(strstr(printed.p, "\nmetadata: \"postgres://user:********@host/db\"\n"));
+    assert_non_null(strstr(printed.p, "\n  access_key: \"AKID\"\n"));
+    assert_non_null(strstr(printed.p, "\n  secret_key: \"********\"\n"));
+
+    auto_buf complaints = BUF_INIT(CONFIG_COMPLAINTS_BYTES_MAX);
+    assert_int_equal(config_load_yaml("p", buf_str(&printed), &config, &complaints), -1);
+    struct str rest = buf_str(&complaints);
+    struct str why = STR(" has ******** where check-config leaves out what is secret; write the "
+                         "secret itself, or file:PATH");
+    assert_true(str_ends(str_cut(&rest, '\n'), why));
+    assert_true(str_ends(str_cut(&rest, '\n'), why));
+    assert_int_equal(rest.n, 0);
+
+    /* Nothing secret in it: it is printed as it is. */
+    load_good(&(struct given){.flags = {"--metadata=postgres://user@host:1/db?sslmode=disable"}},
+              &config);
+    auto_buf plain = BUF_INIT(CONFIG_FILE_BYTES_MAX);
+    config_print(&config, &plain);
+    config_done(&config);
+    assert_non_null(strstr(plain.p, "\nmetadata: \"postgres://user@host:1/db?sslmode=disable\"\n"));
+    assert_non_null(strstr(plain.p, "\n  secret_key: \"\"\n"));
+}
+
+/* Two files, for the tests that need secrets in some. */
+struct secret_files {
+    char folder[32];
+    char url[48];
+    char key[48];
+};
+
+static void secret_files_make(struct secret_files *files, const char *url, const char *key)
+{
+    (void)snprintf(files->folder, sizeof(files->folder), "/tmp/test_config.XXXXXX");
+    assert_non_null(mkdtemp(files->folder));
+    (void)snprintf(files->url, sizeof(files->url), "%s/url", files->folder);
+    (void)snprintf(files->key, sizeof(files->key), "%s/key", files->folder);
+    write_file(files->url, url);
+    write_file(files->key, key);
+}
+
+static void secret_files_done(const struct secret_files *files)
+{
+    assert_int_equal(unlink(files->url), 0);
+    assert_int_equal(unlink(files->key), 0);
+    assert_int_equal(rmdir(files->folder), 0);
+}
+
+static void secrets_may_be_in_files(void **state)
+{
+    (void)state;
+    struct secret_files files;
+    secret_files_make(&files, "postgres://user:hunter2@host/db\n", "hunter \" 3\r\n");
+    auto_arena arena = {0};
+    const char *both = "--s3-access-key=AKID";
+    const char *blobs = "--blobs=s3://bucket";
+    struct given cases[] = {
+        {.flags = {blobs, both, "--metadata", str_printf(&arena, "file:%s", files.url).p,
+                   str_printf(&arena, "--s3-secret-key=file:%s", files.key).p}},
+        {.flags = {blobs, both},
+         .variables = {str_printf(&arena, "HOLDFAST_METADATA=file:%s", files.url).p,
+                       str_printf(&arena, "HOLDFAST_S3_SECRET_KEY=file://%s", files.key).p}},
+        {.flags = {blobs, both},
+         .yaml = str_printf(&arena, "metadata: file:%s\ns3: {secret_key: 'file:%s'}\n", files.url,
+                            files.key)
+                     .p},
+        /* What is overridden is not read. */
+        {.flags = {blobs, both},
+         .variables = {str_printf(&arena, "HOLDFAST_METADATA=file:%s", files.url).p,
+                       str_printf(&arena, "HOLDFAST_S3_SECRET_KEY=file:%s", files.key).p},
+         .yaml = "metadata: file:/nowhere\ns3: {secret_key: 'file:/nowhere'}\n"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct config config;
+        load_good(&cases[i], &config);
+        assert_string_equal(config.metadata.p, "postgres://user:hunter2@host/db");
+        assert_string_equal(config.s3_secret_key.p, "hunter \" 3");
+
+        /* What is printed has the file, and can be used. */
+        auto_buf printed = BUF_INIT(CONFIG_FILE_BYTES_MAX);
+        config_print(&config, &printed);
+        config_done(&config);
+        assert_null(strstr(printed.p, "hunter"));
+        assert_non_null(
+            strstr(printed.p, str_printf(&arena, "\nmetadata: \"file:%s\"\n", files.url).p));
+        load_good(&(struct given){.yaml = printed.p}, &config);
+        assert_string_equal(config.s3_secret_key.p, "hunter \" 3");
+        config_done(&config);
+    }
+    /* A value itself goes before a file, and the file is forgotten. */
+    struct config config;
+    load_good(&(struct given){.yaml = str_printf(&arena, "metadata: file:%s\n", files.url).p,
+                              .flags = {"--metadata="}},
+              &config);
+    assert_int_equal(config.metadata.n, 0);
+    assert_int_equal(config.metadata_file.n, 0);
+    config_done(&config);
+    secret_files_done(&files);
+}
+
+static void files_of_secrets_that_cannot_be_used_are_named(void **state)
+{
+    (void)state;
+    struct secret_files files;
+    secret_files_make(&files, "mysql://user:hunter2@host/db\n", "\n");
+    auto_arena arena = {0};
+    const char *metadata = str_printf(&arena, "--metadata=file:%s", files.url).p;
+    const char *key = str_printf(&arena, "--s3-secret-key=file:%s", files.key).p;
+    flag_is_refused(metadata, str_printf(&arena,
+                                         "--metadata: what \"%s\" holds is not the URL of a "
+                                         "database: " DATABASE_FORM "\n",
+                                         files.url)
+                                  .p);
+    flag_is_refused(key, str_printf(&arena, "--s3-secret-key: \"%s\" is empty\n", files.key).p);
+    write_file(files.key, "two\nlines\n");
+    flag_is_refused(key, str_printf(&arena,
+                                    "--s3-secret-key: what \"%s\" holds is not one line of "
+                                    "printable UTF-8 text\n",
+                                    files.key)
+                             .p);
+    write_file(files.key, "********\n");
+    flag_is_refused(key, str_printf(&arena,
+                                    "--s3-secret-key: what \"%s\" holds has ******** where "
+                                    "check-config leaves out what is secret; write the secret "
+                                    "itself, or file:PATH\n",
+                                    files.key)
+                             .p);
+    secret_files_done(&files);
+
+    REFUSED_FLAG("--s3-secret-key=file:/nowhere/key",
+                 "--s3-secret-key: could not read \"/nowhere/key\": No such file or directory");
+    REFUSED_FLAG("--s3-secret-key=file:/", "--s3-secret-key: could not read \"/\": Is a directory");
+    REFUSED_FLAG("--s3-secret-key=file:/dev/zero",
+                 "--s3-secret-key: \"/dev/zero\" is larger than 4095 bytes");
+    REFUSED_FLAG("--s3-secret-key=file:", "--s3-secret-key: needs the path of a file behind file:");
+    /* The habit of other programs. */
+    REFUSED_VARIABLE("HOLDFAST_S3_SECRET_KEY_FILE=/run/secrets/key",
+                     "unknown variable \"HOLDFAST_S3_SECRET_KEY_FILE\"; write "
+                     "HOLDFAST_S3_SECRET_KEY=file:PATH");
+    REFUSED_VARIABLE("HOLDFAST_DATA_FILE=x", "unknown variable \"HOLDFAST_DATA_FILE\"");
+}
+
 /* ---- Writing ---- */
 
 static void what_is_printed_is_read_back(void **state)
@@ -892,6 +1401,18 @@ int main(void)
         cmocka_unit_test(wrong_networks_are_refused),
         cmocka_unit_test(tls_settings_must_go_together),
         cmocka_unit_test(strangers_are_not_let_in_by_accident),
+        cmocka_unit_test(urls_of_databases_are_read),
+        cmocka_unit_test(wrong_urls_of_databases_are_refused_without_showing_them),
+        cmocka_unit_test(places_of_blobs_are_read),
+        cmocka_unit_test(wrong_places_of_blobs_say_what_to_write),
+        cmocka_unit_test(urls_of_object_stores_are_read),
+        cmocka_unit_test(what_goes_into_signatures_is_bounded),
+        cmocka_unit_test(settings_of_stores_must_go_together),
+        cmocka_unit_test(passwords_of_urls_are_masked),
+        cmocka_unit_test(secrets_are_not_in_complaints),
+        cmocka_unit_test(secrets_are_not_printed),
+        cmocka_unit_test(secrets_may_be_in_files),
+        cmocka_unit_test(files_of_secrets_that_cannot_be_used_are_named),
         cmocka_unit_test(what_is_printed_is_read_back),
         cmocka_unit_test(each_setting_has_its_own_names),
     };

@@ -1,8 +1,6 @@
 /* Values: from text into their field, and back. */
 #include "config/config_int.h"
 
-#define TEXT_BYTES_MAX 4095 /* as PATH_MAX, without the NUL */
-
 struct unit {
     const char *name;
     uint64_t factor;
@@ -66,7 +64,7 @@ static bool utf8_eat(struct str *s, uint32_t *ret)
 }
 
 /* One line of printable text, so that it can stand in a YAML file and in a complaint as it is. */
-static bool is_printable(struct str s)
+bool config_is_printable(struct str s)
 {
     while (s.n > 0) {
         uint32_t c;
@@ -80,6 +78,9 @@ static bool is_printable(struct str s)
 const char *config_quote(struct arena *arena, struct str text)
 {
     const size_t shown_max = 80;
+    auto_buf masked = BUF_INIT(2 * text.n + 2 * strlen(CONFIG_MASK));
+    config_add_masked(&masked, text);
+    text = buf_str(&masked);
     struct str shown = str_first(text, shown_max);
     while (shown.n > 0 && shown.n < text.n && ((unsigned char)text.p[shown.n] & 0xC0) == 0x80)
         shown.n--; /* do not cut a character in two */
@@ -217,11 +218,13 @@ static int set_text(struct config *config, const struct setting *setting, struct
     if (text.n > TEXT_BYTES_MAX)
         return err_set(err, ERR_INVALID, "%s is longer than %d bytes",
                        config_quote(&config->arena, text), TEXT_BYTES_MAX);
-    if (!is_printable(text))
+    if (!config_is_printable(text))
         return err_set(err, ERR_INVALID, "%s is not one line of printable UTF-8 text",
                        config_quote(&config->arena, text));
     if (text.n == 0 && setting->fallback[0] != '\0')
         return err_set(err, ERR_INVALID, "\"\" is not a path");
+    if (config_check_form(config, setting, text, err) != 0)
+        return -1;
     *(struct str *)field_of(config, setting) = str_dup(&config->arena, text);
     return 0;
 }
@@ -241,7 +244,11 @@ int setting_set(struct config *config, const struct setting *setting, struct str
 {
     switch (setting->kind) {
     case SETTING_KIND_TEXT:
+    case SETTING_KIND_WORD:
         return set_text(config, setting, text, err);
+    case SETTING_KIND_URL:
+    case SETTING_KIND_SECRET:
+        return hidden_set(config, setting, text, err);
     case SETTING_KIND_NUMBER:
     case SETTING_KIND_BYTES:
     case SETTING_KIND_TIME:
@@ -283,7 +290,12 @@ void setting_print(const struct config *config, const struct setting *setting, s
     const void *field = field_in(config, setting);
     switch (setting->kind) {
     case SETTING_KIND_TEXT:
+    case SETTING_KIND_WORD:
         buf_add_json(out, *(const struct str *)field);
+        break;
+    case SETTING_KIND_URL:
+    case SETTING_KIND_SECRET:
+        hidden_print(config, setting, out);
         break;
     case SETTING_KIND_NUMBER:
         buf_printf(out, "%llu", (unsigned long long)*(const uint64_t *)field);
@@ -337,6 +349,12 @@ const char *setting_placeholder(const struct setting *setting)
     switch (setting->kind) {
     case SETTING_KIND_TEXT:
         return "PATH";
+    case SETTING_KIND_WORD:
+        return setting->placeholder;
+    case SETTING_KIND_URL:
+        return "URL";
+    case SETTING_KIND_SECRET:
+        return "SECRET";
     case SETTING_KIND_NUMBER:
         return "NUMBER";
     case SETTING_KIND_BYTES:

@@ -148,7 +148,7 @@ static bool read_list(struct reader *reader, const struct setting *setting, size
 static void complain_nothing(struct reader *reader, const struct setting *setting, size_t line)
 {
     bool list = setting->kind == SETTING_KIND_LIST;
-    bool text = setting->kind == SETTING_KIND_TEXT;
+    bool text = setting_is_text(setting);
     const char *remedy = list && setting->list->may_be_empty    ? ", or write []"
                          : text && setting->fallback[0] == '\0' ? ", or write \"\""
                                                                 : " for its default";

@@ -1,9 +1,10 @@
 /* http: an HTTP/1.1 server over libmicrohttpd. Knows no registry.
  *
- * An event thread reads the head and asks the application's `begin` what to do; pieces of the body
- * go to `body`; `end` answers. An exchange that `waits` has its `end` run on a bounded pool of
- * worker threads while the connection is suspended: the same straight-line code on another thread.
- * Only this room knows of suspending, draining, time-outs and TLS.
+ * An event thread reads the head and asks the application's `begin` what to do; `start` prepares
+ * for the body, whose pieces go to `body`; `end` answers. What waits for a disk or another machine
+ * runs on a bounded pool of worker threads while the connection is suspended: the same
+ * straight-line code on another thread. Only this room knows of suspending, draining, time-outs and
+ * TLS.
  *
  * A request that is refused while its body is still on the way is drained within a bound, so that
  * the client hears the answer instead of a broken pipe.
@@ -12,6 +13,7 @@
 #define HOLDFAST_HTTP_H
 
 #include "base/base.h"
+#include "base/stream.h"
 #include "metrics/metrics.h"
 
 #include <sys/socket.h>
@@ -42,10 +44,22 @@ struct http_response {
     int fd;          /* owned by the response: `size` bytes from `offset` are sent */
     uint64_t offset;
     uint64_t size;
+    /* Owned by the response: its `size` bytes are sent as they come. When there are fewer, the
+     * connection breaks; for HEAD nothing is read. */
+    struct stream *stream;
     bool size_only; /* answer to HEAD, or 304: Content-Length is `size`, nothing is sent */
 };
 
 struct http_connection; /* of this room */
+
+/* Which callbacks of an exchange run on a worker. Meanwhile nothing is read from the client, and it
+ * is not late. None may wait for a callback of another exchange, which may stand behind it in the
+ * queue. */
+enum http_waits {
+    HTTP_WAITS_NEVER,
+    HTTP_WAITS_AT_END, /* `end` */
+    HTTP_WAITS_ALWAYS, /* `start`, `body` and `end` */
+};
 
 /* One request and its answer. */
 struct http_exchange {
@@ -63,15 +77,18 @@ struct http_exchange {
     uint64_t content_length; /* when length_known */
     uint64_t bytes_in;       /* of the body, so far */
     struct mono_us began;
-    bool waits;  /* set by `begin`: run `end` on a worker */
-    void *state; /* the application's, from `begin` to `done` */
+    enum http_waits waits; /* set by `begin` */
+    void *state;           /* the application's, from `begin` to `done` */
     struct http_response response;
     /* Private to http. */
     struct http_connection *connection;
     struct http_exchange *next;
     unsigned phase;
+    unsigned work; /* what a worker is to do, or has done */
     bool expects_continue;
-    bool whole; /* the request is read to its end */
+    bool started; /* a worker has had it, and will have it again when need be */
+    bool refused; /* by the worker's work: the response stands */
+    bool whole;   /* the request is read to its end */
     bool answered;
     struct mono_us refused_at;
     uint64_t drained;
@@ -84,6 +101,9 @@ struct http_app {
     /* The head is read. Returns 0 to go on, -1 when the response stands and the body is unwanted.
      */
     int (*begin)(void *context, struct http_exchange *x);
+    /* The same, after it, and before the first piece of the body and "100 Continue": for what may
+     * have to wait. On a worker, when the body is short, what has arrived of it is all of it. */
+    int (*start)(void *context, struct http_exchange *x);
     /* A piece of the body; all but the last have the same size. -1 as for begin. */
     int (*body)(void *context, struct http_exchange *x, struct str piece);
     /* All of the body is there: fill the response. */
@@ -92,7 +112,8 @@ struct http_app {
      * x->response.status already holds the status that fits (400, 414, 431, 501, 503). */
     void (*refuse)(void *context, struct http_exchange *x);
     /* The answer went out (`complete`) or the connection broke; release x->state. Called once for
-     * each exchange, also for those whose head never became whole (then begin was not called). */
+     * each exchange, also for those whose head never became whole (then begin was not called), and
+     * when nothing else of it runs. */
     void (*done)(void *context, struct http_exchange *x, bool complete);
 };
 
@@ -101,7 +122,7 @@ struct http_options {
     size_t n_listeners;
     unsigned threads; /* event threads, shared by the listeners */
     unsigned workers;
-    unsigned queue;
+    unsigned queue; /* exchanges that may wait for a worker before they start; more are refused */
     unsigned connections;
     unsigned connections_per_address;
     int64_t header_us;

@@ -3,7 +3,8 @@
  * Threads of a server: one `gate` (accepts, watches deadlines, lets refused uploads run dry), the
  * library's event threads, and the workers. A connection belongs to the event thread that the
  * library gave it to; an exchange belongs to that thread too, or to a worker between
- * workers_push() and MHD_resume_connection(). */
+ * workers_push() and MHD_resume_connection(). Meanwhile the connection is suspended: the library
+ * neither reads from it, so that TCP holds the sender back, nor closes it. */
 #ifndef HOLDFAST_HTTP_INT_H
 #define HOLDFAST_HTTP_INT_H
 
@@ -32,12 +33,19 @@ enum stage {
     STAGE_OPEN, /* accepted; no request line yet (for TLS also the handshake) */
     STAGE_HEAD, /* the request line is there */
     STAGE_BODY,
-    STAGE_WORK, /* suspended: waits for a worker, or for its work */
+    STAGE_WORK, /* suspended: waits for a worker, for its work, or for the source of a stream */
     STAGE_ANSWER,
     STAGE_IDLE, /* answered; may send the next request */
 };
 #define STAGE_BITS 3U
 #define STAGE_MASK ((1U << STAGE_BITS) - 1U)
+
+/* What is known of the source of a response's stream. */
+enum source {
+    SOURCE_QUIET,   /* nothing since the last read */
+    SOURCE_TOLD,    /* there is more */
+    SOURCE_AWAITED, /* the connection is suspended: who changes this resumes it */
+};
 
 struct http_connection {
     struct http_server *server;
@@ -47,6 +55,7 @@ struct http_connection {
     /* enum stage in the low bits, the number of changes above: a watcher that sees the same value
      * twice knows that nothing happened in between. Only the connection's thread writes it. */
     atomic_uint stage;
+    atomic_uint source;                  /* enum source */
     struct http_exchange *exchange;      /* the one that is running */
     struct tls_credentials *credentials; /* reference; NULL without TLS */
     gnutls_session_t session;            /* the library's; NULL without TLS */
@@ -90,20 +99,39 @@ enum phase {
     PHASE_HEAD,  /* begin was not called yet */
     PHASE_BODY,  /* pieces go to the application */
     PHASE_DRAIN, /* refused: pieces are thrown away, the response stands */
-    PHASE_WORK,  /* with a worker */
-    PHASE_READY, /* the response stands and is to be sent */
+    PHASE_WORK,  /* with a worker, or back from there */
     PHASE_SENT,
+};
+
+/* What a worker is to do with an exchange (http_exchange.work), in this order. */
+enum {
+    WORK_START = 1,
+    WORK_BODY = 2, /* the block that was gathered */
+    WORK_END = 4,
 };
 
 /* ---- The server ---- */
 
+/* The queue is two lines, which are served in turn: a thousand uploads with a block each do not
+ * keep a short request waiting for all of them. */
+enum line {
+    LINE_NEW,       /* has as many places as there are */
+    LINE_UNDER_WAY, /* has begun and is never turned away; one place for each exchange at most */
+    LINES,
+};
+
 struct workers {
     pthread_mutex_t mutex;
     pthread_cond_t work;
-    struct http_exchange *first; /* waiting, oldest first */
-    struct http_exchange *last;
-    unsigned taken; /* places in the queue that are reserved or filled */
+    struct {
+        struct http_exchange *first; /* waiting, oldest first */
+        struct http_exchange *last;
+        unsigned taken; /* places that are reserved or filled */
+    } lines[LINES];
+    enum line turn;
     unsigned places;
+    unsigned n_idle; /* threads that sleep, or wake up */
+    bool waking;     /* one of them was woken and is not here yet */
     bool stopping;
     pthread_t *threads; /* owned */
     unsigned n_threads;
@@ -120,6 +148,7 @@ struct http_server {
     struct tls *tls; /* owned; NULL without */
     struct workers workers;
     atomic_bool draining; /* no new connections, answers close theirs */
+    atomic_bool ending;   /* no stream is waited for */
 
     pthread_t gate;
     int wake; /* owned: eventfd that makes the gate look around */
@@ -153,6 +182,8 @@ void exchange_completed(void *cls, struct MHD_Connection *mhd, void **context,
                         enum MHD_RequestTerminationCode code);
 /* Tells the application and frees it. */
 void exchange_end(struct http_exchange *x, bool complete);
+/* Of a worker: does x->work, or refuses to because the server stops. */
+void exchange_work(struct http_exchange *x, bool stopping);
 
 /* head.c: fills x from the head. Errors: INVALID, TOO_LARGE, UNSUPPORTED; x->response.status is
  * then the status that fits. */
@@ -176,14 +207,27 @@ enum MHD_Result answer_send(struct http_exchange *x);
 /* Writes the response to the socket past the library, which takes none while a body is coming.
  * False when the socket did not take all of it. The connection must be closed then or so. */
 bool answer_write(struct http_exchange *x);
+/* What a reader of the library returns when there will be no more, although the size was promised.
+ * A reader that fails makes the library (0.9.75) forget the connection, unless it is just about to
+ * write. So the socket is shut down, and writing this byte fails. */
+ssize_t answer_break_off(struct http_connection *connection, char *buffer);
+
+/* source.c: responses that are streams */
+/* What the library gets its bytes from; `cls` is the exchange. */
+ssize_t source_read(void *cls, uint64_t at, char *buffer, size_t max);
+/* Begins to listen to the response's stream. */
+void source_watch(struct http_exchange *x);
+/* From here on no connection stays suspended for a stream; those that are go on. */
+void source_stop(struct http_server *server);
 
 /* workers.c */
 int workers_start(struct workers *workers, unsigned threads, unsigned places,
                   struct err *err) MUST_CHECK;
-/* Takes a place in the queue; false when it is full or the pool is stopping. */
-bool workers_reserve(struct workers *workers);
-/* The connection is suspended; from here on the exchange is the worker's. */
-void workers_push(struct workers *workers, struct http_exchange *x);
+/* Takes a place in the line; false when it is full or the pool is stopping. */
+bool workers_reserve(struct workers *workers, enum line line);
+/* Fills a reserved place. The connection is suspended; from here on the exchange is the worker's.
+ */
+void workers_push(struct workers *workers, enum line line, struct http_exchange *x);
 /* What still waits is refused, what runs is waited for. Takes a pool that was not started. */
 void workers_stop(struct workers *workers);
 

@@ -57,8 +57,9 @@ void http_respond_header(struct http_exchange *x, const char *name, const char *
 void http_respond_text(struct http_exchange *x, unsigned status, const char *content_type,
                        struct str body)
 {
-    fd_close_auto(&x->response.fd); /* the text takes the place of a file */
+    fd_close_auto(&x->response.fd); /* the text takes the place of a file or a stream */
     x->response.fd = -1;
+    stream_close(TAKE(x->response.stream));
     x->response.status = status;
     x->response.body = body;
     http_respond_header(x, "Content-Type", content_type);

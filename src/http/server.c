@@ -40,6 +40,7 @@ static void connection_opened(struct http_server *server, struct MHD_Connection 
         connection->credentials = tls_attach(server->tls, connection->session);
     }
     atomic_init(&connection->stage, STAGE_OPEN);
+    atomic_init(&connection->source, SOURCE_QUIET);
     connection->seen = STAGE_OPEN;
     connection->since = clock_mono();
     *context = connection;
@@ -311,9 +312,10 @@ size_t http_stop(struct http_server *server, int64_t limit_us)
     atomic_store(&server->draining, true);
     server_wake(server);
     size_t n = drain(server, limit_us);
+    /* The library must not be stopped while a connection is suspended. From here on none stays so
+     * for a stream, and then none is handed to a worker: workers_reserve() says no. */
+    source_stop(server);
     gate_stop(server);
-    /* The library must not be stopped while a connection is suspended. From here on nothing can be:
-     * workers_reserve() says no. */
     workers_stop(&server->workers);
     MHD_stop_daemon(server->daemon);
     server_free(server);

@@ -350,22 +350,6 @@ static void curl_always_shows_the_refusal(void **state)
 
 /* ---- The end ---- */
 
-struct stopping {
-    struct test_server *server;
-    size_t cut;
-    int64_t took_us;
-    int64_t limit_us;
-};
-
-static void *stop(void *arg)
-{
-    struct stopping *stopping = arg;
-    struct mono_us began = clock_mono();
-    stopping->cut = http_stop(stopping->server->server, stopping->limit_us);
-    stopping->took_us = clock_since_us(began);
-    return NULL;
-}
-
 static void running_requests_end_before_the_server_does(void **state)
 {
     (void)state;
@@ -381,9 +365,8 @@ static void running_requests_end_before_the_server_does(void **state)
     assert_true(client_say(&sends, "PUT /length HTTP/1.1\r\n" HOST "Content-Length: 6\r\n\r\nabc"));
     test_sleep_us(100 * MS);
 
-    struct stopping stopping = {.server = &server, .limit_us = STOP_US};
-    pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, stop, &stopping), 0);
+    struct test_stopping stopping;
+    test_stop_begin(&server, STOP_US, &stopping);
     assert_true(client_ended(&idle, CLOCK_SECOND_US));
     assert_true(client_ended(&fresh, CLOCK_SECOND_US));
     assert_true(client_say(&sends, "def"));
@@ -396,16 +379,14 @@ static void running_requests_end_before_the_server_does(void **state)
         answer_free(&answer);
         assert_true(client_ended(both[i], CLOCK_SECOND_US));
     }
-    assert_int_equal(pthread_join(thread, NULL), 0);
+    test_stop_join(&stopping);
     assert_int_equal(stopping.cut, 0);
     assert_true(stopping.took_us < 5 * CLOCK_SECOND_US);
-    assert_int_equal(atomic_load(&server.app.done), atomic_load(&server.app.begun));
     assert_int_equal(atomic_load(&server.app.complete), 3);
     client_close(&idle);
     client_close(&fresh);
     client_close(&waits);
     client_close(&sends);
-    metrics_free(server.metrics);
 }
 
 static void what_does_not_end_is_cut_off(void **state)

@@ -325,6 +325,78 @@ static void refusals_are_heard_through_tls(void **state)
     assert_int_equal(atomic_load(&server.app.complete), 2);
 }
 
+static void check_stream(const struct answer *answer, size_t size)
+{
+    assert_int_equal(answer->status, 200);
+    assert_int_equal(answer->body_bytes, size);
+    for (size_t i = 0; i < size; i++)
+        assert_int_equal((unsigned char)answer->body[i], test_byte(i));
+}
+
+static void workers_and_streams_do_the_same_as_without(void **state)
+{
+    (void)state;
+    const size_t n = 3000000;
+    auto_mem unsigned char *bytes = mem_alloc(n);
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = test_byte(i);
+    char expected[64];
+    test_digest(bytes, n, expected);
+    struct test_server server;
+    prepare(&server);
+    test_start(&server);
+    struct client client;
+    assert_int_equal(connect_tls(&server, (struct handshake){0}, &client), 0);
+    static const char *const ways[] = {"size=3000000", "size=3000000&piece=3001&far=1",
+                                       "size=300000&piece=30000&us=2000"};
+    for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+        assert_true(client_printf(
+            &client, "PUT /far?block_us=%zu HTTP/1.1\r\n" HOST "Content-Length: %zu\r\n\r\n",
+            i * 5000, n));
+        assert_true(client_send(&client, bytes, n));
+        struct answer answer = client_answer(&client, false);
+        assert_string_equal(answer.body, expected);
+        answer_free(&answer);
+        assert_true(client_printf(&client, "GET /stream?%s HTTP/1.1\r\n" HOST "\r\n", ways[i]));
+        answer = client_answer(&client, false);
+        check_stream(&answer, i < 2 ? n : 300000);
+        answer_free(&answer);
+        assert_true(client_printf(&client, "HEAD /stream?%s HTTP/1.1\r\n" HOST "\r\n", ways[i]));
+        answer = client_answer(&client, true);
+        assert_int_equal(answer.status, 200);
+        answer_free(&answer);
+    }
+    assert_true(client_say(&client, "PUT /far?refuse=start HTTP/1.1\r\n" HOST
+                                    "Expect: 100-continue\r\nContent-Length: 9999\r\n\r\n"));
+    struct answer answer = client_answer(&client, false);
+    assert_int_equal(answer.status, 401);
+    answer_free(&answer);
+    client_close(&client);
+
+    static const char *const broken[] = {"fails=0", "ends=1500000&piece=10000",
+                                         "fails=150000&piece=10000&us=1000"};
+    for (size_t i = 0; i < ARRAY_SIZE(broken); i++) {
+        assert_int_equal(connect_tls(&server, (struct handshake){0}, &client), 0);
+        assert_true(client_printf(&client, "GET /stream?size=3000000&%s HTTP/1.1\r\n" HOST "\r\n",
+                                  broken[i]));
+        answer = client_answer(&client, false);
+        assert_true(answer.cut || answer.status == 0);
+        answer_free(&answer);
+        client_close(&client);
+    }
+    /* Left while the source is silent, and while it is not. */
+    static const char *const left[] = {"makes=1000", "piece=1000&us=1000", "us=0"};
+    for (size_t i = 0; i < ARRAY_SIZE(left); i++) {
+        assert_int_equal(connect_tls(&server, (struct handshake){0}, &client), 0);
+        assert_true(client_printf(&client, "GET /stream?size=67108864&%s HTTP/1.1\r\n" HOST "\r\n",
+                                  left[i]));
+        client_close(&client);
+    }
+    test_sleep_us(CLOCK_SECOND_US / 4);
+    assert_in_range(test_stop(&server, CLOCK_SECOND_US / 4), 0, 1);
+    assert_int_equal(atomic_load(&server.app.complete), 3 * ARRAY_SIZE(ways) + 1);
+}
+
 static void certificates_are_exchanged_while_running(void **state)
 {
     (void)state;
@@ -464,6 +536,7 @@ int main(void)
         cmocka_unit_test(content_is_the_same_as_without),
         cmocka_unit_test(a_short_file_breaks_the_answer),
         cmocka_unit_test(refusals_are_heard_through_tls),
+        cmocka_unit_test(workers_and_streams_do_the_same_as_without),
         cmocka_unit_test(certificates_are_exchanged_while_running),
         cmocka_unit_test(bad_files_are_named_at_start),
         cmocka_unit_test(client_certificates_are_checked),

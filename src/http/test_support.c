@@ -12,169 +12,13 @@
 
 extern char **environ;
 
-/* ---- The application ---- */
-
-#define BODY_BYTES_MAX ((size_t)8 << 20)
-
-struct state {
-    struct buf body;
-    bool keeps;
-};
-
-static bool is_path(const struct http_exchange *x, const char *path)
-{
-    return str_eq(x->path, str_from(path));
-}
-
-static uint64_t number(struct http_exchange *x, const char *name, uint64_t fallback)
-{
-    struct str value = {NULL, 0};
-    uint64_t n = 0;
-    if (http_query_find(x, name, &value) < 0 || value.p == NULL ||
-        str_to_u64(value, UINT64_MAX, &n, &x->call.err) < 0)
-        return fallback;
-    return n;
-}
-
-static int app_begin(void *context, struct http_exchange *x)
-{
-    struct test_app *app = context;
-    atomic_fetch_add(&app->begun, 1);
-    if (x->certified)
-        atomic_fetch_add(&app->certified, 1);
-    http_respond_header(x, "X-Test", "yes");
-
-    struct state *state = mem_zalloc(sizeof(*state));
-    state->body = BUF_INIT(BODY_BYTES_MAX);
-    state->keeps = is_path(x, "/echo");
-    x->state = state;
-    x->waits = is_path(x, "/wait") || is_path(x, "/wait-refused");
-    if (is_path(x, "/refuse") || is_path(x, "/wait-refused")) {
-        http_respond_text(x, 401, "text/plain", STR("who are you?\n"));
-        return -1;
-    }
-    return 0;
-}
-
-static int app_body(void *context, struct http_exchange *x, struct str piece)
-{
-    (void)context;
-    struct state *state = x->state;
-    if (state->keeps)
-        buf_add_str(&state->body, piece);
-    if (!is_path(x, "/refuse-body"))
-        return 0;
-    http_respond_text(x, 413, "text/plain", STR("too much\n"));
-    return -1;
-}
-
-static void answer_file(struct test_app *app, struct http_exchange *x)
-{
-    struct stat st;
-    require(fstat(app->file, &st) == 0);
-    uint64_t offset = number(x, "offset", 0);
-    x->response.status = 200;
-    x->response.fd = fcntl(app->file, F_DUPFD_CLOEXEC, 3);
-    x->response.offset = offset;
-    x->response.size = number(x, "size", (uint64_t)st.st_size - offset);
-    http_respond_header(x, "Content-Type", "application/octet-stream");
-}
-
-static void answer_header_of(struct http_exchange *x)
-{
-    struct str name = {NULL, 0};
-    require(http_query_find(x, "name", &name) == 0);
-    const char *text = str_z(&x->call.arena, name);
-    struct str one = http_header(x, text);
-    struct str all = http_header_all(x, text);
-    http_respond_text(x, 200, "text/plain",
-                      str_printf(&x->call.arena, "%s|" STR_FMT "|" STR_FMT,
-                                 one.p != NULL ? "there" : "absent", STR_ARG(one), STR_ARG(all)));
-}
-
-static void answer_text(struct http_exchange *x)
-{
-    struct arena *arena = &x->call.arena;
-    struct str text = STR("hello\n");
-    if (is_path(x, "/target")) {
-        text = str_printf(arena, "%d " STR_FMT "|" STR_FMT "|" STR_FMT, (int)x->method,
-                          STR_ARG(x->method_text), STR_ARG(x->path), STR_ARG(x->query));
-    } else if (is_path(x, "/origin") || is_path(x, "/trusted")) {
-        struct http_origin origin;
-        http_origin(x, is_path(x, "/trusted"), &origin);
-        text = str_printf(arena, "%s|" STR_FMT "|" STR_FMT, origin.scheme, STR_ARG(origin.host),
-                          STR_ARG(origin.client));
-    } else if (is_path(x, "/length") || is_path(x, "/wait") || is_path(x, "/refuse-body")) {
-        text = str_printf(arena, "%llu", (unsigned long long)x->bytes_in);
-    }
-    http_respond_text(x, 200, "text/plain", text);
-}
-
-static void app_end(void *context, struct http_exchange *x)
-{
-    struct test_app *app = context;
-    struct state *state = x->state;
-    if (x->waits) {
-        atomic_fetch_add(&app->running, 1);
-        test_sleep_us((int64_t)number(x, "ms", 0) * 1000);
-        atomic_fetch_sub(&app->running, 1);
-    }
-    if (is_path(x, "/file")) {
-        answer_file(app, x);
-    } else if (is_path(x, "/header")) {
-        answer_header_of(x);
-    } else if (is_path(x, "/echo")) {
-        http_respond_text(x, 200, "application/octet-stream", buf_str(&state->body));
-    } else if (is_path(x, "/size")) {
-        x->response.status = 200;
-        x->response.size_only = true;
-        x->response.size = number(x, "size", 0);
-    } else if (is_path(x, "/empty")) {
-        x->response.status = 204;
-    } else if (is_path(x, "/same")) {
-        x->response.status = 304;
-        x->response.size_only = true;
-        x->response.size = 1234;
-    } else {
-        answer_text(x);
-    }
-}
-
-static void app_refuse(void *context, struct http_exchange *x)
-{
-    struct test_app *app = context;
-    atomic_fetch_add(&app->refused, 1);
-    http_respond_header(x, "Retry-After", "1");
-    http_respond_text(
-        x, x->response.status, "text/plain",
-        str_printf(&x->call.arena, "%s: %s", err_kind_name(x->call.err.kind), x->call.err.say));
-}
-
-static void app_done(void *context, struct http_exchange *x, bool complete)
-{
-    struct test_app *app = context;
-    struct state *state = x->state;
-    if (state != NULL) {
-        buf_done(&state->body);
-        free(state);
-        atomic_fetch_add(&app->done, 1);
-        atomic_fetch_add(&app->complete, complete);
-    }
-}
-
 /* ---- The server ---- */
 
 void test_prepare(struct test_server *server)
 {
     static const char *const routes[] = {"test"};
     *server = (struct test_server){0};
-    server->app.app = (struct http_app){.context = &server->app,
-                                        .begin = app_begin,
-                                        .body = app_body,
-                                        .end = app_end,
-                                        .refuse = app_refuse,
-                                        .done = app_done};
-    server->app.file = -1;
+    test_app_init(&server->app);
     server->metrics = metrics_new(routes, 1);
     server->options = (struct http_options){
         .threads = 3,
@@ -206,16 +50,39 @@ void test_start(struct test_server *server)
         fail_msg("%s", err.say);
 }
 
-size_t test_stop(struct test_server *server, int64_t limit_us)
+static void *stop(void *arg)
 {
-    size_t cut = http_stop(server->server, limit_us);
-    server->server = NULL;
-    assert_int_equal(atomic_load(&server->app.done), atomic_load(&server->app.begun));
+    struct test_stopping *stopping = arg;
+    struct mono_us began = clock_mono();
+    stopping->cut = http_stop(TAKE(stopping->server->server), stopping->limit_us);
+    stopping->took_us = clock_since_us(began);
+    atomic_store(&stopping->stopped, true);
+    return NULL;
+}
+
+void test_stop_begin(struct test_server *server, int64_t limit_us, struct test_stopping *ret)
+{
+    *ret = (struct test_stopping){.server = server, .limit_us = limit_us};
+    assert_int_equal(pthread_create(&ret->thread, NULL, stop, ret), 0);
+}
+
+void test_stop_join(struct test_stopping *stopping)
+{
+    assert_int_equal(pthread_join(stopping->thread, NULL), 0);
+    struct test_server *server = stopping->server;
     auto_buf text = BUF_INIT(65536);
     metrics_format(server->metrics, NULL, &text);
     assert_non_null(strstr(text.p, "\nholdfast_connections 0\n"));
     metrics_free(TAKE(server->metrics));
-    return cut;
+    test_app_done(&server->app);
+}
+
+size_t test_stop(struct test_server *server, int64_t limit_us)
+{
+    struct test_stopping stopping;
+    test_stop_begin(server, limit_us, &stopping);
+    test_stop_join(&stopping);
+    return stopping.cut;
 }
 
 /* ---- The client ---- */
@@ -439,7 +306,7 @@ int test_file(const char *name, size_t bytes)
     assert_true(fd >= 0);
     unsigned char block[1021 * 8];
     for (size_t i = 0; i < sizeof(block); i++)
-        block[i] = (unsigned char)(i % 1021 * 7);
+        block[i] = test_byte(i);
     for (size_t at = 0; at < bytes; at += sizeof(block)) {
         size_t n = bytes - at < sizeof(block) ? bytes - at : sizeof(block);
         assert_int_equal(pwrite(fd, block, n, (off_t)at), n);

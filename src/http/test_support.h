@@ -5,11 +5,15 @@
 #include "http/http.h"
 
 #include <gnutls/gnutls.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 
 #include <cmocka.h>
+
+/* What the callbacks of /far wait in until the test says go. */
+enum hold { HOLD_NONE, HOLD_START, HOLD_BODY, HOLD_END };
 
 /* Paths of the application:
  *   /hello                 "hello\n"
@@ -25,6 +29,14 @@
  *   /refuse                401 from begin
  *   /refuse-body           413 from the first piece of the body
  *   /wait-refused          401 from begin, with waits set
+ *   /refuse-start          401 from start
+ *   /far                   all on a worker: "BYTES FNV-1a" of the body. ms=N: `end` takes so long;
+ *                          block_us=N: so does each block; hold=start|body|end: until test_release;
+ *                          refuse=start|body|end; after=N: the N-th block is held or refused
+ *   /stream?size=N         N bytes of the file's pattern; far=1: the answer is made on a worker
+ *                          us=N: a piece comes every N us; piece=N: bytes of one; ends=N, fails=N:
+ *                          after so many bytes; makes=N: then it is silent; reads=N: one read
+ *                          gives no more
  * Every answer has X-Test. */
 struct test_app {
     struct http_app app;
@@ -34,8 +46,28 @@ struct test_app {
     atomic_uint complete;
     atomic_uint refused;   /* refuse was called */
     atomic_uint certified; /* requests with a proven certificate */
-    atomic_uint running;   /* in `end`, on a worker */
+    atomic_uint running;   /* in a callback, on a worker */
+    atomic_uint wrong;     /* a promise of http.h was broken: order, thread, size of pieces */
+    atomic_uint streams;   /* open */
+    atomic_uint streamed;  /* reads of streams */
+    atomic_size_t taken;   /* bytes given to `body` */
+    atomic_uint held;      /* callbacks that wait for test_release */
+    pthread_mutex_t mutex;
+    pthread_cond_t released;
+    bool open; /* under the mutex: nothing is held any more */
 };
+
+void test_app_init(struct test_app *app);
+/* Also checks that no promise was broken, and that every exchange and stream ended once. */
+void test_app_done(struct test_app *app);
+/* Lets go what is held, and what would be. */
+void test_release(struct test_app *app);
+/* Waits until the counter has the value; fails the test after 20 s. */
+void test_await(const char *what, atomic_uint *counter, unsigned value);
+/* The pattern of the file and of streams. */
+unsigned char test_byte(uint64_t at);
+/* Writes what /far answers to a body of these bytes. */
+void test_digest(const void *bytes, size_t n, char text[64]);
 
 struct test_server {
     struct test_app app;
@@ -48,8 +80,19 @@ struct test_server {
 /* Options with patience for slow machines; change some, then start. Fails the test on an error. */
 void test_prepare(struct test_server *server);
 void test_start(struct test_server *server);
-/* Also checks that every exchange that began was ended once. Returns http_stop's number. */
+/* Also checks what can be checked in the end. Returns http_stop's number. */
 size_t test_stop(struct test_server *server, int64_t limit_us);
+/* The same while the test goes on; test_stop_join returns. */
+struct test_stopping {
+    struct test_server *server;
+    int64_t limit_us;
+    pthread_t thread;
+    size_t cut;
+    int64_t took_us;
+    atomic_bool stopped;
+};
+void test_stop_begin(struct test_server *server, int64_t limit_us, struct test_stopping *ret);
+void test_stop_join(struct test_stopping *stopping);
 
 struct client {
     int fd;

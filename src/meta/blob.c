@@ -1,17 +1,21 @@
 #include "meta/meta_int.h"
 
-/* Reads id and size from the row, if there is one. */
+/* Reads id, size and location from the row, if there is one. */
 static int read_blob(struct call *call, struct db_stmt *stmt, struct meta_blob *ret,
                      bool *ret_found)
 {
     if (db_step(stmt, ret_found, &call->err) < 0)
         return -1;
     if (*ret_found)
-        *ret = (struct meta_blob){.id = db_int(stmt, 0), .size = (uint64_t)db_int(stmt, 1)};
+        *ret = (struct meta_blob){
+            .id = db_int(stmt, 0),
+            .size = (uint64_t)db_int(stmt, 1),
+            .location = str_dup(&call->arena, db_text(stmt, 2)),
+        };
     return 0;
 }
 
-static const char sql_find[] = "SELECT b.id, b.size FROM repository r"
+static const char sql_find[] = "SELECT b.id, b.size, b.location FROM repository r"
                                " JOIN blob b ON b.digest = $2"
                                " JOIN repository_blob l"
                                " ON l.repository_id = r.id AND l.blob_id = b.id"
@@ -27,7 +31,7 @@ int meta_blob_find(struct call *call, const struct oci_name *repository,
     return read_blob(call, stmt, ret, ret_found);
 }
 
-static const char sql_find_row[] = "SELECT id, size FROM blob WHERE digest = $1";
+static const char sql_find_row[] = "SELECT id, size, location FROM blob WHERE digest = $1";
 
 int meta_blob_find_row(struct call *call, const struct oci_digest *digest, struct meta_blob *ret,
                        bool *ret_found)
@@ -39,7 +43,7 @@ int meta_blob_find_row(struct call *call, const struct oci_digest *digest, struc
 }
 
 static const char sql_find_anywhere[] =
-    "SELECT b.id, b.size FROM blob b WHERE b.digest = $1"
+    "SELECT b.id, b.size, b.location FROM blob b WHERE b.digest = $1"
     " AND EXISTS (SELECT 1 FROM repository_blob l WHERE l.blob_id = b.id)";
 
 int meta_blob_find_anywhere(struct call *call, const struct oci_digest *digest,
@@ -52,35 +56,35 @@ int meta_blob_find_anywhere(struct call *call, const struct oci_digest *digest,
 }
 
 /* The update that changes nothing makes RETURNING give the row that is there. */
-static const char sql_adopt[] = "INSERT INTO blob (digest, size, created_at) VALUES ($1, $2, $3)"
-                                " ON CONFLICT (digest) DO UPDATE SET size = excluded.size"
-                                " RETURNING id";
+static const char sql_adopt[] =
+    "INSERT INTO blob (digest, size, created_at, location) VALUES ($1, $2, $3, $4)"
+    " ON CONFLICT (digest) DO UPDATE SET size = excluded.size RETURNING id, size, location";
 
 int meta_blob_adopt(struct call *call, const struct oci_digest *digest, uint64_t size,
-                    int64_t *ret_id)
+                    struct str location, struct wall_us at, struct meta_blob *ret)
 {
     char text[OCI_DIGEST_TEXT_MAX + 1];
     auto_stmt stmt = db_stmt(call->db, sql_adopt);
     meta_bind_digest(stmt, 1, digest, text);
     db_bind_int(stmt, 2, (int64_t)size); /* a file's size, never above INT64_MAX */
-    db_bind_int(stmt, 3, clock_wall().us);
+    db_bind_int(stmt, 3, at.us);
+    db_bind_text(stmt, 4, location);
     bool row;
-    if (db_step(stmt, &row, &call->err) < 0)
+    if (read_blob(call, stmt, ret, &row) < 0)
         return -1;
     require(row);
-    *ret_id = db_int(stmt, 0);
     return 0;
 }
 
 static const char sql_link[] = "INSERT INTO repository_blob (repository_id, blob_id, linked_at)"
                                " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
-int meta_blob_link(struct call *call, int64_t repository_id, int64_t blob_id)
+int meta_blob_link(struct call *call, int64_t repository_id, int64_t blob_id, struct wall_us at)
 {
     auto_stmt stmt = db_stmt(call->db, sql_link);
     db_bind_int(stmt, 1, repository_id);
     db_bind_int(stmt, 2, blob_id);
-    db_bind_int(stmt, 3, clock_wall().us);
+    db_bind_int(stmt, 3, at.us);
     return db_run(stmt, &call->err);
 }
 
@@ -95,7 +99,7 @@ int meta_blob_unlink(struct call *call, int64_t repository_id, int64_t blob_id)
     return db_run(stmt, &call->err);
 }
 
-static const char sql_rows[] = "SELECT b.id, b.digest, b.size,"
+static const char sql_rows[] = "SELECT b.id, b.digest, b.size, b.location,"
                                " EXISTS (SELECT 1 FROM repository_blob l WHERE l.blob_id = b.id)"
                                " FROM blob b WHERE b.id > $1 ORDER BY b.id LIMIT $2";
 
@@ -117,10 +121,28 @@ int meta_blob_rows(struct call *call, int64_t after_id, int64_t limit, struct me
                            (long long)db_int(stmt, 0));
         ret[n].id = db_int(stmt, 0);
         ret[n].size = (uint64_t)db_int(stmt, 2);
-        ret[n].linked = db_int(stmt, 3) != 0;
+        ret[n].location = str_dup(&call->arena, db_text(stmt, 3));
+        ret[n].linked = db_int(stmt, 4) != 0;
         n++;
     }
     *ret_n = n;
+    return 0;
+}
+
+static const char sql_location[] = "SELECT 1 FROM blob WHERE location = $1 AND location <> ''";
+/* Few uploads are open at a time, and a location has no sign that is special here. */
+static const char sql_staged[] = "SELECT 1 FROM upload WHERE stage LIKE '%' || $1 || '%'";
+
+int meta_location_find(struct call *call, struct str location, bool *ret_found)
+{
+    const char *const both[] = {sql_location, sql_staged};
+    *ret_found = false;
+    for (size_t i = 0; i < ARRAY_SIZE(both) && !*ret_found; i++) {
+        auto_stmt stmt = db_stmt(call->db, both[i]);
+        db_bind_text(stmt, 1, location);
+        if (db_step(stmt, ret_found, &call->err) < 0)
+            return -1;
+    }
     return 0;
 }
 

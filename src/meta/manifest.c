@@ -39,8 +39,8 @@ static const char sql_insert[] =
     " ON CONFLICT (repository_id, digest) DO NOTHING RETURNING id";
 
 static int insert(struct call *call, int64_t repository_id, const struct oci_digest *digest,
-                  const struct oci_manifest *manifest, struct str content, int64_t *ret_id,
-                  bool *ret_inserted)
+                  const struct oci_manifest *manifest, struct str content, struct wall_us at,
+                  int64_t *ret_id, bool *ret_inserted)
 {
     char text[OCI_DIGEST_TEXT_MAX + 1];
     char subject[OCI_DIGEST_TEXT_MAX + 1];
@@ -52,7 +52,7 @@ static int insert(struct call *call, int64_t repository_id, const struct oci_dig
     if (manifest->has_subject)
         meta_bind_digest(stmt, 5, &manifest->subject, subject);
     db_bind_text(stmt, 6, manifest->annotations);
-    db_bind_int(stmt, 7, clock_wall().us);
+    db_bind_int(stmt, 7, at.us);
     db_bind_int(stmt, 8, (int64_t)content.n);
     db_bind_blob(stmt, 9, content);
     if (db_step(stmt, ret_inserted, &call->err) < 0)
@@ -83,11 +83,26 @@ static int add_references(struct call *call, int64_t repository_id, int64_t mani
 
 static const char sql_id[] = "SELECT id FROM manifest WHERE repository_id = $1 AND digest = $2";
 
+int meta_manifest_find_id(struct call *call, int64_t repository_id, const struct oci_digest *digest,
+                          int64_t *ret_id, bool *ret_found)
+{
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    auto_stmt stmt = db_stmt(call->db, sql_id);
+    db_bind_int(stmt, 1, repository_id);
+    meta_bind_digest(stmt, 2, digest, text);
+    if (db_step(stmt, ret_found, &call->err) < 0)
+        return -1;
+    if (*ret_found)
+        *ret_id = db_int(stmt, 0);
+    return 0;
+}
+
 int meta_manifest_put(struct call *call, int64_t repository_id, const struct oci_digest *digest,
-                      const struct oci_manifest *manifest, struct str content, int64_t *ret_id)
+                      const struct oci_manifest *manifest, struct str content, struct wall_us at,
+                      int64_t *ret_id)
 {
     bool inserted;
-    if (insert(call, repository_id, digest, manifest, content, ret_id, &inserted) < 0)
+    if (insert(call, repository_id, digest, manifest, content, at, ret_id, &inserted) < 0)
         return -1;
     if (inserted) {
         /* Foreign layers that were pushed all the same are needed too. */
@@ -96,15 +111,10 @@ int meta_manifest_put(struct call *call, int64_t repository_id, const struct oci
             return -1;
         return add_references(call, repository_id, *ret_id, manifest->foreign, manifest->n_foreign);
     }
-    char text[OCI_DIGEST_TEXT_MAX + 1];
-    auto_stmt stmt = db_stmt(call->db, sql_id);
-    db_bind_int(stmt, 1, repository_id);
-    meta_bind_digest(stmt, 2, digest, text);
     bool found;
-    if (db_step(stmt, &found, &call->err) < 0)
+    if (meta_manifest_find_id(call, repository_id, digest, ret_id, &found) < 0)
         return -1;
     require(found); /* it conflicted in this very transaction */
-    *ret_id = db_int(stmt, 0);
     return 0;
 }
 

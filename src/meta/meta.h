@@ -3,8 +3,9 @@
  * Each function runs the one statement that stands above it, on call->db, which the caller checked
  * out: reading or writing. Transactions belong to the caller. Absence is not an error here: it is
  * told by ret_found, and the caller decides what it means. Knows no engine and no HTTP.
- * All return 0, or -1 with call->err: BUSY, IO, FULL or CORRUPT. Results live in call->arena.
- * Threads: as the connection. */
+ * `at` is the time that a new row gets. All return 0, or -1 with call->err: BUSY, IO, FULL,
+ * CORRUPT, or, in a write transaction, AGAIN. Results live in call->arena. Threads: as the
+ * connection. */
 #ifndef HOLDFAST_META_H
 #define HOLDFAST_META_H
 
@@ -14,6 +15,14 @@
 /* Brings the schema up to date. Errors: as db_migrate. */
 int meta_migrate(struct db *db, struct err *err) MUST_CHECK;
 
+/* Changes nothing. Errors: UNSUPPORTED (the schema is older or newer than this program's). */
+int meta_check(struct call *call, struct db *db) MUST_CHECK;
+
+/* Who this registry is: 32 random hexadecimal digits that it gets when it is made. *ret_origin: of
+ * the one that it is a copy of; empty: it leads a life of its own. arena */
+int meta_identity(struct call *call, struct str *ret_id, struct str *ret_origin) MUST_CHECK;
+int meta_identity_set(struct call *call, struct str id, struct str origin) MUST_CHECK;
+
 /* A row's text, in ascending byte order. Return 0 to go on; -1 with *err ends the list with it. */
 typedef int (*meta_text_fn)(void *context, struct str text, struct err *err);
 
@@ -22,7 +31,7 @@ typedef int (*meta_text_fn)(void *context, struct str text, struct err *err);
 int meta_repository_find(struct call *call, const struct oci_name *name, int64_t *ret_id,
                          bool *ret_found) MUST_CHECK;
 /* Finds the repository or makes it. */
-int meta_repository_ensure(struct call *call, const struct oci_name *name,
+int meta_repository_ensure(struct call *call, const struct oci_name *name, struct wall_us at,
                            int64_t *ret_id) MUST_CHECK;
 /* At most `limit` names after `after`. */
 int meta_repository_list(struct call *call, struct str after, int64_t limit, meta_text_fn each,
@@ -32,7 +41,8 @@ int meta_repository_list(struct call *call, struct str after, int64_t limit, met
 
 struct meta_blob {
     int64_t id;
-    uint64_t size; /* bytes */
+    uint64_t size;       /* bytes */
+    struct str location; /* where the blob store has it, in its words */
 };
 
 /* The blob, when the repository of that name links it. */
@@ -42,11 +52,13 @@ int meta_blob_find(struct call *call, const struct oci_name *repository,
 /* The blob, when any repository links it. */
 int meta_blob_find_anywhere(struct call *call, const struct oci_digest *digest,
                             struct meta_blob *ret, bool *ret_found) MUST_CHECK;
-/* Records a blob whose bytes are durable in the store. That it is known already is success. */
+/* Records a blob whose bytes are durable in the store. That it is known already is success; then
+ * *ret has the location of the one that is. */
 int meta_blob_adopt(struct call *call, const struct oci_digest *digest, uint64_t size,
-                    int64_t *ret_id) MUST_CHECK;
+                    struct str location, struct wall_us at, struct meta_blob *ret) MUST_CHECK;
 /* That the link is there already is success. */
-int meta_blob_link(struct call *call, int64_t repository_id, int64_t blob_id) MUST_CHECK;
+int meta_blob_link(struct call *call, int64_t repository_id, int64_t blob_id,
+                   struct wall_us at) MUST_CHECK;
 int meta_blob_unlink(struct call *call, int64_t repository_id, int64_t blob_id) MUST_CHECK;
 
 /* ---- Manifests ---- */
@@ -63,10 +75,12 @@ struct meta_manifest {
 int meta_manifest_find(struct call *call, const struct oci_name *repository,
                        const struct oci_reference *reference, bool want_content,
                        struct meta_manifest *ret, bool *ret_found) MUST_CHECK;
+int meta_manifest_find_id(struct call *call, int64_t repository_id, const struct oci_digest *digest,
+                          int64_t *ret_id, bool *ret_found) MUST_CHECK;
 /* Records the manifest and what it needs to be whole. *ret_id is the id of the one that is there
  * when the repository holds this digest already; then nothing is written. */
 int meta_manifest_put(struct call *call, int64_t repository_id, const struct oci_digest *digest,
-                      const struct oci_manifest *manifest, struct str content,
+                      const struct oci_manifest *manifest, struct str content, struct wall_us at,
                       int64_t *ret_id) MUST_CHECK;
 /* Also deletes its tags. */
 int meta_manifest_delete(struct call *call, int64_t id) MUST_CHECK;
@@ -88,7 +102,7 @@ int meta_referrer_list(struct call *call, int64_t repository_id, const struct oc
 /* ---- Tags ---- */
 
 int meta_tag_set(struct call *call, int64_t repository_id, const struct oci_tag *tag,
-                 int64_t manifest_id) MUST_CHECK;
+                 int64_t manifest_id, struct wall_us at) MUST_CHECK;
 int meta_tag_delete(struct call *call, int64_t repository_id, const struct oci_tag *tag,
                     bool *ret_found) MUST_CHECK;
 /* At most `limit` names after `after`. */
@@ -98,9 +112,9 @@ int meta_tag_list(struct call *call, int64_t repository_id, struct str after, in
 /* ---- Uploads ---- */
 
 struct meta_upload {
-    int64_t repository_id;
     uint64_t received;     /* bytes acknowledged */
     struct str hash_state; /* of hash_save, at that byte */
+    struct str stage;      /* where the blob store has them, in its words */
 };
 
 int meta_upload_insert(struct call *call, int64_t repository_id, struct str id,
@@ -108,15 +122,72 @@ int meta_upload_insert(struct call *call, int64_t repository_id, struct str id,
 /* The upload, when it belongs to the repository of that name. */
 int meta_upload_find(struct call *call, const struct oci_name *repository, struct str id,
                      struct meta_upload *ret, bool *ret_found) MUST_CHECK;
-int meta_upload_advance(struct call *call, struct str id, uint64_t received, struct str hash_state,
-                        bool *ret_found) MUST_CHECK;
-int meta_upload_delete(struct call *call, struct str id) MUST_CHECK;
-/* Deletes it when nothing touched it since `before`. */
-int meta_upload_delete_stale(struct call *call, struct str id, struct wall_us before) MUST_CHECK;
+/* Takes the right to write, for the holder of the random text `hold`, unless another has it at
+ * `now`. *ret_held false: another has it, or there is no such upload. */
+int meta_upload_hold(struct call *call, const struct oci_name *repository, struct str id,
+                     struct str hold, struct wall_us now, struct wall_us until,
+                     struct meta_upload *ret, bool *ret_held) MUST_CHECK;
+/* The three below change the upload only while `hold` has it; an empty one is nobody's, and right
+ * where nobody holds by rows. *ret_found false: it has not. */
+int meta_upload_renew(struct call *call, struct str id, struct str hold, struct wall_us until,
+                      bool *ret_found) MUST_CHECK;
+/* Lets go, too. */
+int meta_upload_advance(struct call *call, struct str id, struct str hold,
+                        const struct meta_upload *upload, bool *ret_found) MUST_CHECK;
+int meta_upload_delete(struct call *call, struct str id, struct str hold,
+                       bool *ret_found) MUST_CHECK;
+/* Lets go of it and changes nothing else. */
+int meta_upload_release(struct call *call, struct str id, struct str hold) MUST_CHECK;
+/* Lets go of all: whoever held them is gone. */
+int meta_upload_release_all(struct call *call) MUST_CHECK;
+/* Deletes it when nothing touched it since `before` and nobody holds it at `now`. */
+int meta_upload_delete_stale(struct call *call, struct str id, struct wall_us before,
+                             struct wall_us now) MUST_CHECK;
 int meta_upload_exists(struct call *call, struct str id, bool *ret_found) MUST_CHECK;
 /* The next upload in the order of ids that nothing touched since `before`. */
 int meta_upload_next(struct call *call, struct str after, struct wall_us before, struct str *ret_id,
-                     uint64_t *ret_received, bool *ret_found) MUST_CHECK;
+                     struct meta_upload *ret, bool *ret_found) MUST_CHECK;
+
+/* ---- Jobs ---- */
+
+#define META_JOB_KINDS_MAX 16
+
+struct meta_job {
+    int64_t id;
+    struct str kind;
+    struct str key;
+    struct str payload;
+    int64_t every_us; /* due again that long after each end; 0: goes when it is done */
+    int64_t attempts; /* begun so often since it last ended well, this time included */
+};
+
+/* Of the same kind and key there is one: who waits is moved to the earlier of the two times and
+ * takes the new payload; who runs does so once more. */
+int meta_job_queue(struct call *call, struct str kind, struct str key, struct str payload,
+                   struct wall_us when) MUST_CHECK;
+/* Gives the kind its one row with an empty key, due now, or that row the new interval. */
+int meta_job_repeat(struct call *call, struct str kind, int64_t every_us,
+                    struct wall_us now) MUST_CHECK;
+/* Takes its interval away: it runs once more. */
+int meta_job_repeat_stop(struct call *call, struct str kind) MUST_CHECK;
+/* Of these kinds, at most META_JOB_KINDS_MAX, what may be taken, the longest due first. */
+int meta_job_due(struct call *call, const struct str *kinds, size_t n_kinds, struct wall_us now,
+                 int64_t limit, int64_t *ret_ids, size_t *ret_n) MUST_CHECK;
+/* Takes it under the lease, a random text. *ret_found false: another was first. */
+int meta_job_claim(struct call *call, int64_t id, struct str lease, struct wall_us now,
+                   struct wall_us until, struct meta_job *ret, bool *ret_found) MUST_CHECK;
+/* *ret_held false, here and below: the lease is not on that row any more, and nothing was changed.
+ * True: until the transaction ends, no other can take the job. */
+int meta_job_hold(struct call *call, int64_t id, struct str lease, struct wall_us until,
+                  bool *ret_held) MUST_CHECK;
+int meta_job_done(struct call *call, int64_t id, struct str lease, struct wall_us now,
+                  bool *ret_held) MUST_CHECK;
+/* Due again at `when`, or when it was queued for meanwhile. */
+int meta_job_failed(struct call *call, int64_t id, struct str lease, struct wall_us when,
+                    struct str error, bool *ret_held) MUST_CHECK;
+/* As if it had not been begun; due at once. */
+int meta_job_return(struct call *call, int64_t id, struct str lease, struct wall_us now,
+                    bool *ret_held) MUST_CHECK;
 
 /* ---- Totals and checks ---- */
 
@@ -129,6 +200,8 @@ struct meta_totals {
     uint64_t uploads;
 };
 int meta_totals(struct call *call, struct meta_totals *ret) MUST_CHECK;
+/* PostgreSQL keeps a row for each change of a total: makes one of each name's. */
+int meta_totals_fold(struct call *call) MUST_CHECK;
 
 /* For fsck: rows in the order of ids, from `after_id` on, at most `limit` at a time; *ret_n is how
  * many there were. Arena. */
@@ -136,6 +209,7 @@ struct meta_blob_row {
     int64_t id;
     struct oci_digest digest;
     uint64_t size;
+    struct str location;
     bool linked; /* by a repository */
 };
 int meta_blob_rows(struct call *call, int64_t after_id, int64_t limit, struct meta_blob_row *ret,
@@ -164,7 +238,55 @@ int meta_dependent_next(struct call *call, int64_t after_repository,
 /* The row of a blob, linked or not. */
 int meta_blob_find_row(struct call *call, const struct oci_digest *digest, struct meta_blob *ret,
                        bool *ret_found) MUST_CHECK;
+/* Whether a blob's row, or an upload's, names this place of the blob store. */
+int meta_location_find(struct call *call, struct str location, bool *ret_found) MUST_CHECK;
 /* Removes a blob and its links. */
 int meta_blob_delete(struct call *call, int64_t id) MUST_CHECK;
+
+/* ---- Copies of whole registries ---- */
+
+/* The next repository after `after`, in the order of names. */
+struct meta_repository_row {
+    int64_t id;
+    struct str name;
+    struct wall_us created_at;
+};
+int meta_repository_next(struct call *call, struct str after, struct meta_repository_row *ret,
+                         bool *ret_found) MUST_CHECK;
+
+/* At most `limit` rows of a repository whose key comes after `after`, in the order of keys:
+ * digests, or tags' names. ret: room for `limit`; arena for what they point at. */
+struct meta_page {
+    int64_t repository_id;
+    struct str after;
+    size_t limit;
+};
+struct meta_link_row { /* a blob that the repository links */
+    struct str digest;
+    uint64_t size;
+    struct str location;
+    struct wall_us created_at; /* of the blob */
+    struct wall_us linked_at;
+};
+int meta_link_rows(struct call *call, const struct meta_page *page, struct meta_link_row *ret,
+                   size_t *ret_n) MUST_CHECK;
+struct meta_manifest_head {
+    int64_t id;
+    struct str digest;
+    struct str media_type;
+    struct wall_us pushed_at;
+    uint64_t size;
+};
+int meta_manifest_heads(struct call *call, const struct meta_page *page,
+                        struct meta_manifest_head *ret, size_t *ret_n) MUST_CHECK;
+int meta_manifest_content(struct call *call, int64_t id, struct str *ret,
+                          bool *ret_found) MUST_CHECK;
+struct meta_tag_row {
+    struct str name;
+    struct str digest; /* of its manifest */
+    struct wall_us updated_at;
+};
+int meta_tag_rows(struct call *call, const struct meta_page *page, struct meta_tag_row *ret,
+                  size_t *ret_n) MUST_CHECK;
 
 #endif

@@ -17,7 +17,8 @@ int meta_repository_find(struct call *call, const struct oci_name *name, int64_t
 static const char sql_insert[] = "INSERT INTO repository (name, created_at) VALUES ($1, $2)"
                                  " ON CONFLICT (name) DO NOTHING";
 
-int meta_repository_ensure(struct call *call, const struct oci_name *name, int64_t *ret_id)
+int meta_repository_ensure(struct call *call, const struct oci_name *name, struct wall_us at,
+                           int64_t *ret_id)
 {
     bool found;
     if (meta_repository_find(call, name, ret_id, &found) < 0 || found)
@@ -25,7 +26,7 @@ int meta_repository_ensure(struct call *call, const struct oci_name *name, int64
     {
         auto_stmt stmt = db_stmt(call->db, sql_insert);
         db_bind_text(stmt, 1, name->text);
-        db_bind_int(stmt, 2, clock_wall().us);
+        db_bind_int(stmt, 2, at.us);
         if (db_run(stmt, &call->err) < 0)
             return -1;
     }

@@ -6,13 +6,13 @@ static const char sql_set[] =
     " DO UPDATE SET manifest_id = excluded.manifest_id, updated_at = excluded.updated_at";
 
 int meta_tag_set(struct call *call, int64_t repository_id, const struct oci_tag *tag,
-                 int64_t manifest_id)
+                 int64_t manifest_id, struct wall_us at)
 {
     auto_stmt stmt = db_stmt(call->db, sql_set);
     db_bind_int(stmt, 1, repository_id);
     db_bind_text(stmt, 2, tag->text);
     db_bind_int(stmt, 3, manifest_id);
-    db_bind_int(stmt, 4, clock_wall().us);
+    db_bind_int(stmt, 4, at.us);
     return db_run(stmt, &call->err);
 }
 

@@ -7,9 +7,10 @@ static const int64_t bucket_us[METRICS_BUCKETS] = {
 
 /* Statuses that the server gives; others are counted under the last entry. */
 static const unsigned statuses[] = {
-    200, 201, 202, 204, 206, 304, 400, 401, 403,
-    404, 405, 409, 411, 412, 413, 414, 415, 416,
-    417, 429, 431, 500, 501, 503, 505, 507, 0 /* broken off, or not above */,
+    200, 201, 202, 204, 206, 304, 307,
+    400, 401, 403, 404, 405, 409, 411,
+    412, 413, 414, 415, 416, 417, 429,
+    431, 500, 501, 503, 505, 507, 0 /* broken off, or not above */,
 };
 #define N_STATUSES ARRAY_SIZE(statuses)
 
@@ -18,11 +19,16 @@ struct route_metrics {
     struct metrics_histogram latency;
 };
 
+/* Answers of the object store, by the first digit of their status; 0: none came. */
+#define STORE_CLASSES 6
+
 struct metrics {
     const char *const *routes;
     size_t n_routes;
     struct route_metrics *per_route;      /* owned, n_routes of them */
     struct metrics_histogram database[2]; /* reads, writes */
+    struct metrics_histogram object_store;
+    atomic_uint_fast64_t object_store_by_class[STORE_CLASSES];
     atomic_uint_fast64_t bytes_in;
     atomic_uint_fast64_t bytes_out;
     atomic_int_fast64_t connections;
@@ -93,6 +99,15 @@ void metrics_database(void *context, bool write, int64_t us)
     metrics_observe(&metrics->database[write], us);
 }
 
+void metrics_object_store(void *context, const char *operation, unsigned status, int64_t us)
+{
+    struct metrics *metrics = context;
+    (void)operation;
+    unsigned class = status / 100;
+    add(&metrics->object_store_by_class[class < STORE_CLASSES ? class : 0], 1);
+    metrics_observe(&metrics->object_store, us);
+}
+
 void metrics_connections_add(struct metrics *metrics, int change)
 {
     atomic_fetch_add_explicit(&metrics->connections, change, memory_order_relaxed);
@@ -133,6 +148,12 @@ static void gauge(struct buf *out, const char *name, const char *help, double va
     buf_printf(out, "%s %.17g\n", name, value);
 }
 
+static void counter(struct buf *out, const char *name, const char *help, uint64_t value)
+{
+    head(out, name, "counter", help);
+    buf_printf(out, "%s %llu\n", name, (unsigned long long)value);
+}
+
 static void format_requests(const struct metrics *metrics, struct buf *out)
 {
     head(out, "holdfast_requests_total", "counter",
@@ -164,10 +185,39 @@ static void format_storage(const struct metrics_storage *storage, struct buf *ou
     gauge(out, "holdfast_storage_repositories", "Repositories.", (double)storage->repositories);
     gauge(out, "holdfast_storage_uploads", "Upload sessions that are open.",
           (double)storage->uploads);
-    gauge(out, "holdfast_storage_disk_free_bytes", "Bytes free where blobs are stored.",
-          (double)storage->disk_free_bytes);
-    gauge(out, "holdfast_storage_disk_total_bytes", "Size of the file system of the blobs.",
-          (double)storage->disk_total_bytes);
+    if (storage->disk_total_bytes > 0) {
+        gauge(out, "holdfast_storage_disk_free_bytes", "Bytes free where blobs are stored.",
+              (double)storage->disk_free_bytes);
+        gauge(out, "holdfast_storage_disk_total_bytes", "Size of the file system of the blobs.",
+              (double)storage->disk_total_bytes);
+    }
+}
+
+static void format_cache(const struct metrics_storage *storage, struct buf *out)
+{
+    counter(out, "holdfast_cache_hits_total", "Look-ups by digest answered from memory.",
+            storage->cache_hits);
+    counter(out, "holdfast_cache_misses_total", "Look-ups by digest that asked the database.",
+            storage->cache_misses);
+    gauge(out, "holdfast_cache_entries", "Look-ups that are kept in memory.",
+          (double)storage->cache_entries);
+    gauge(out, "holdfast_cache_bytes", "Memory that they take.", (double)storage->cache_bytes);
+}
+
+static void format_object_store(const struct metrics *metrics, struct buf *out)
+{
+    static const char *const classes[STORE_CLASSES] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
+    head(out, "holdfast_object_store_requests_total", "counter",
+         "Requests to the object store, each attempt, by the class of the answer's status.");
+    for (size_t i = 0; i < STORE_CLASSES; i++) {
+        unsigned long long n = get(&metrics->object_store_by_class[i]);
+        if (n > 0)
+            buf_printf(out, "holdfast_object_store_requests_total{status=\"%s\"} %llu\n",
+                       classes[i], n);
+    }
+    head(out, "holdfast_object_store_duration_seconds", "histogram",
+         "Requests to the object store, each attempt.");
+    format_histogram(out, "holdfast_object_store_duration_seconds", "", &metrics->object_store);
 }
 
 void metrics_format(const struct metrics *metrics, const struct metrics_storage *storage,
@@ -178,10 +228,10 @@ void metrics_format(const struct metrics *metrics, const struct metrics_storage 
     gauge(out, "holdfast_start_time_seconds", "When the server started, in seconds since 1970.",
           (double)metrics->started.us / 1e6);
     format_requests(metrics, out);
-    head(out, "holdfast_received_bytes_total", "counter", "Bytes of request bodies.");
-    buf_printf(out, "holdfast_received_bytes_total %llu\n", get(&metrics->bytes_in));
-    head(out, "holdfast_sent_bytes_total", "counter", "Bytes of answers' bodies.");
-    buf_printf(out, "holdfast_sent_bytes_total %llu\n", get(&metrics->bytes_out));
+    counter(out, "holdfast_received_bytes_total", "Bytes of request bodies.",
+            get(&metrics->bytes_in));
+    counter(out, "holdfast_sent_bytes_total", "Bytes of answers' bodies.",
+            get(&metrics->bytes_out));
     gauge(out, "holdfast_connections", "Connections that are open.",
           (double)atomic_load(&metrics->connections));
     gauge(out, "holdfast_uploads_in_flight", "Uploads whose body is being received.",
@@ -192,6 +242,9 @@ void metrics_format(const struct metrics *metrics, const struct metrics_storage 
                      &metrics->database[0]);
     format_histogram(out, "holdfast_database_duration_seconds", "operation=\"write\",",
                      &metrics->database[1]);
-    if (storage != NULL)
+    format_object_store(metrics, out);
+    if (storage != NULL) {
         format_storage(storage, out);
+        format_cache(storage, out);
+    }
 }

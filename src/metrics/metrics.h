@@ -29,6 +29,8 @@ void metrics_request(struct metrics *metrics, size_t route, unsigned status, int
                      uint64_t bytes_in, uint64_t bytes_out);
 /* Fits db_options.observe; `context` is the struct metrics. */
 void metrics_database(void *context, bool write, int64_t us);
+/* Fits s3_options.observe: one attempt at the object store; `status` 0: no answer came. */
+void metrics_object_store(void *context, const char *operation, unsigned status, int64_t us);
 void metrics_connections_add(struct metrics *metrics, int change);
 /* Uploads whose body is being received. Returns their number after the change. */
 int64_t metrics_uploads_add(struct metrics *metrics, int change);
@@ -42,7 +44,11 @@ struct metrics_storage {
     uint64_t repositories;
     uint64_t uploads;
     uint64_t disk_free_bytes;
-    uint64_t disk_total_bytes;
+    uint64_t disk_total_bytes; /* 0: there is no such bound; both are left out */
+    uint64_t cache_hits;
+    uint64_t cache_misses;
+    uint64_t cache_entries;
+    uint64_t cache_bytes;
 };
 /* Appends everything in the text format 0.0.4. `storage` may be NULL: left out. */
 void metrics_format(const struct metrics *metrics, const struct metrics_storage *storage,

@@ -53,14 +53,19 @@ static void report_database(void *context, const char *complaint)
 
 /* ---- Rows of blobs: are the bytes there? ---- */
 
+static struct blob_ref ref_of(const struct meta_blob_row *row)
+{
+    return (struct blob_ref){.digest = row->digest, .size = row->size, .location = row->location};
+}
+
 /* Says in `trouble` what is wrong with the bytes of a row; an empty text when nothing is. */
 static int examine(struct work *work, const struct meta_blob_row *row, char *trouble, size_t n)
 {
     struct err *err = &work->call->err;
-    auto_fd fd = -1;
+    struct blob_ref blob = ref_of(row);
     uint64_t size;
     trouble[0] = '\0';
-    if (blob_open(work->registry->blobs, &row->digest, &fd, &size, err) < 0) {
+    if (blob_stat(work->registry->blobs, &blob, &size, err) < 0) {
         if (err->kind != ERR_NOT_FOUND)
             return -1;
         (void)snprintf(trouble, n, "its bytes are missing");
@@ -72,39 +77,56 @@ static int examine(struct work *work, const struct meta_blob_row *row, char *tro
         return 0;
     }
     bool same = true;
-    if (work->fsck->deep && blob_verify(work->registry->blobs, &row->digest, &same, err) < 0)
+    if (work->fsck->deep && blob_verify(work->registry->blobs, &blob, &same, err) < 0)
         return -1;
     if (!same)
         (void)snprintf(trouble, n, "its bytes are not what its digest says");
     return 0;
 }
 
-static int remove_blob(struct work *work, int64_t id, const struct oci_digest *digest)
+static int delete_row(struct call *call, void *context)
 {
-    {
-        auto_tx tx = work->call;
-        if (registry_begin_write(work->call, work->registry) < 0 ||
-            meta_blob_delete(work->call, id) < 0 || registry_commit(work->call) < 0)
-            return -1;
-    }
-    return blob_delete(work->registry->blobs, digest, &work->call->err);
+    const struct meta_blob_row *row = context;
+    return meta_blob_delete(call, row->id);
 }
 
-static int check_row(struct work *work, const struct meta_blob_row *row)
+static int remove_blob(struct work *work, struct meta_blob_row *row)
+{
+    struct blob_ref blob = ref_of(row);
+    if (db_transact(work->call, work->registry->db, delete_row, row) < 0)
+        return -1;
+    return blob_delete(work->registry->blobs, &blob, 1, &work->call->err);
+}
+
+/* Where others serve meanwhile, the row may have gone before its bytes, a moment ago. */
+static int is_still_there(struct work *work, const struct meta_blob_row *row, bool *ret)
+{
+    auto_read held = work->call;
+    struct meta_blob blob;
+    if (registry_begin_read(work->call, work->registry) < 0 ||
+        meta_blob_find_row(work->call, &row->digest, &blob, ret) < 0)
+        return -1;
+    *ret = *ret && blob.id == row->id;
+    return 0;
+}
+
+static int check_row(struct work *work, struct meta_blob_row *row)
 {
     char digest[OCI_DIGEST_TEXT_MAX + 1];
     (void)oci_digest_format(&row->digest, digest);
     char trouble[128];
-    if (examine(work, row, trouble, sizeof(trouble)) < 0)
+    bool there = true;
+    if (examine(work, row, trouble, sizeof(trouble)) < 0 ||
+        (trouble[0] != '\0' && is_still_there(work, row, &there) < 0))
         return -1;
     bool repair = work->fsck->repair;
-    if (trouble[0] != '\0') {
-        if (repair && remove_blob(work, row->id, &row->digest) < 0)
+    if (trouble[0] != '\0' && there) {
+        if (repair && remove_blob(work, row) < 0)
             return -1;
         report(work, repair ? REGISTRY_REPAIRED : REGISTRY_WRONG, "blob %s: %s%s", digest, trouble,
                repair ? "; its entry is removed, the next push brings it back" : "");
-    } else if (!row->linked) {
-        if (repair && remove_blob(work, row->id, &row->digest) < 0)
+    } else if (there && !row->linked) {
+        if (repair && remove_blob(work, row) < 0)
             return -1;
         report(work, repair ? REGISTRY_FREED : REGISTRY_LEFTOVER,
                "blob %s: no repository has it any more (%llu bytes)", digest,
@@ -116,7 +138,7 @@ static int check_row(struct work *work, const struct meta_blob_row *row)
 
 static int read_rows(struct work *work, int64_t after, struct meta_blob_row *rows, size_t *n)
 {
-    auto_tx tx = work->call;
+    auto_read held = work->call;
     if (registry_begin_read(work->call, work->registry) < 0)
         return -1;
     return meta_blob_rows(work->call, after, BATCH, rows, n);
@@ -142,91 +164,128 @@ static int check_blobs(struct work *work, const struct registry_totals *totals)
 
 /* ---- Files: does a row name them? ---- */
 
+struct found_file {
+    const struct oci_digest *digest;
+    uint64_t size;
+    bool known;
+    bool needed;
+    struct meta_dependent dependent; /* when it is needed */
+};
+
 /* Bytes without a row that a manifest needs: records and links them where they are needed. */
-static int bring_back(struct work *work, const struct oci_digest *digest, uint64_t size)
+static int bring_back(struct call *call, void *context)
 {
-    struct call *call = work->call;
-    auto_tx tx = call;
-    int64_t blob;
-    if (registry_begin_write(call, work->registry) < 0 ||
-        meta_blob_adopt(call, digest, size, &blob) < 0)
+    const struct found_file *file = context;
+    struct meta_blob blob;
+    if (meta_blob_adopt(call, file->digest, file->size, STR(""), clock_wall(), &blob) < 0)
         return -1;
     struct meta_dependent dependent = {0};
     for (;;) {
         bool more;
-        if (meta_dependent_next(call, dependent.repository_id, digest, &dependent, &more) < 0)
+        if (meta_dependent_next(call, dependent.repository_id, file->digest, &dependent, &more) < 0)
             return -1;
         if (!more)
-            break;
-        if (meta_blob_link(call, dependent.repository_id, blob) < 0)
+            return 0;
+        if (meta_blob_link(call, dependent.repository_id, blob.id, clock_wall()) < 0)
             return -1;
     }
-    return registry_commit(call);
 }
 
-static int find_row(struct work *work, const struct oci_digest *digest, bool *ret_known,
-                    struct meta_dependent *ret_dependent, bool *ret_needed)
+static int find_row(struct work *work, struct found_file *file)
 {
-    auto_tx tx = work->call;
+    auto_read held = work->call;
     struct meta_blob blob;
     if (registry_begin_read(work->call, work->registry) < 0 ||
-        meta_blob_find_row(work->call, digest, &blob, ret_known) < 0)
+        meta_blob_find_row(work->call, file->digest, &blob, &file->known) < 0)
         return -1;
-    *ret_needed = false;
-    return *ret_known ? 0 : meta_dependent_next(work->call, 0, digest, ret_dependent, ret_needed);
+    return file->known
+               ? 0
+               : meta_dependent_next(work->call, 0, file->digest, &file->dependent, &file->needed);
 }
 
-static int check_file(void *context, const struct oci_digest *digest, uint64_t size,
+static int check_file(struct work *work, const struct oci_digest *digest, uint64_t size,
                       struct err *err)
 {
-    struct work *work = context;
     bool repair = work->fsck->repair;
-    bool known;
-    bool needed;
-    struct meta_dependent dependent;
-    if (find_row(work, digest, &known, &dependent, &needed) < 0)
+    struct found_file file = {.digest = digest, .size = size};
+    if (find_row(work, &file) < 0)
         return -1;
-    advance(work, "files", 1);
-    if (known)
+    if (file.known)
         return 0;
 
     char text[OCI_DIGEST_TEXT_MAX + 1];
     (void)oci_digest_format(digest, text);
+    struct blob_ref blob = {.digest = *digest, .size = size};
     bool whole = true;
-    if (needed && blob_verify(work->registry->blobs, digest, &whole, err) < 0)
+    if (file.needed && blob_verify(work->registry->blobs, &blob, &whole, err) < 0)
         return -1;
-    if (needed && whole) {
-        if (repair && bring_back(work, digest, size) < 0)
+    if (file.needed && whole) {
+        if (repair && db_transact(work->call, work->registry->db, bring_back, &file) < 0)
             return -1;
         report(work, repair ? REGISTRY_REPAIRED : REGISTRY_WRONG,
                "blob %s: it is stored and manifest " STR_FMT " of \"" STR_FMT
                "\" needs it, but the database does not know it",
-               text, STR_ARG(dependent.manifest), STR_ARG(str_first(dependent.repository, 255)));
+               text, STR_ARG(file.dependent.manifest),
+               STR_ARG(str_first(file.dependent.repository, 255)));
         return 0;
     }
-    if (repair && blob_delete(work->registry->blobs, digest, err) < 0)
+    if (repair && blob_delete(work->registry->blobs, &blob, 1, err) < 0)
         return -1;
     report(work, repair ? REGISTRY_FREED : REGISTRY_LEFTOVER,
            "blob %s: stored, and needed by nothing (%llu bytes)", text, (unsigned long long)size);
     return 0;
 }
 
-static int check_staged(void *context, struct str id, uint64_t size, struct wall_us changed,
-                        struct err *err)
+/* An object whose key does not tell its digest: a blob, staged, or left over. */
+static int check_object(struct work *work, struct str location, uint64_t size,
+                        struct wall_us changed, struct err *err)
 {
-    struct work *work = context;
-    (void)changed;
     bool known;
     {
-        auto_tx tx = work->call;
+        auto_read held = work->call;
+        if (registry_begin_read(work->call, work->registry) < 0 ||
+            meta_location_find(work->call, location, &known) < 0)
+            return -1;
+    }
+    /* What came lately may be on its way to its row, unless nobody serves. */
+    bool fresh = changed.us > clock_wall().us - work->registry->expire_us;
+    if (known || (fresh && !work->registry->alone))
+        return 0;
+    bool repair = work->fsck->repair;
+    struct blob_ref blob = {.size = size, .location = location};
+    if (repair && blob_delete(work->registry->blobs, &blob, 1, err) < 0)
+        return -1;
+    report(work, repair ? REGISTRY_FREED : REGISTRY_LEFTOVER,
+           "object " STR_FMT ": stored, and named by nothing (%llu bytes)",
+           STR_ARG(str_first(location, BLOB_LOCATION_BYTES_MAX)), (unsigned long long)size);
+    return 0;
+}
+
+static int check_bytes(void *context, const struct oci_digest *digest, struct str location,
+                       uint64_t size, struct wall_us changed, struct err *err)
+{
+    struct work *work = context;
+    advance(work, "files", 1);
+    return digest != NULL ? check_file(work, digest, size, err)
+                          : check_object(work, location, size, changed, err);
+}
+
+static int check_staged(void *context, struct str id, struct str stage, uint64_t size,
+                        struct wall_us changed, struct err *err)
+{
+    struct work *work = context;
+    bool known;
+    {
+        auto_read held = work->call;
         if (registry_begin_read(work->call, work->registry) < 0 ||
             meta_upload_exists(work->call, id, &known) < 0)
             return -1;
     }
-    if (known)
+    bool fresh = changed.us > clock_wall().us - work->registry->expire_us;
+    if (known || (fresh && !work->registry->alone))
         return 0;
     bool repair = work->fsck->repair;
-    if (repair && blob_upload_discard(work->registry->blobs, id, err) < 0)
+    if (repair && blob_upload_discard(work->registry->blobs, id, stage, STR(""), err) < 0)
         return -1;
     report(work, repair ? REGISTRY_FREED : REGISTRY_LEFTOVER,
            "upload " STR_FMT ": staged bytes of a push that broke off (%llu bytes)", STR_ARG(id),
@@ -293,7 +352,7 @@ static int check_manifests(struct work *work, uint64_t total)
     bool more = true;
     start_stage(work, total);
     while (more) {
-        auto_tx tx = work->call;
+        auto_read held = work->call;
         struct meta_manifest_row row;
         if (registry_begin_read(work->call, work->registry) < 0 ||
             meta_manifest_next(work->call, after, &row, &more) < 0)
@@ -311,28 +370,27 @@ static int check_manifests(struct work *work, uint64_t total)
 
 /* ---- Rows of uploads: are their bytes there? ---- */
 
-static int remove_upload(struct work *work, struct str id)
+static int delete_upload(struct call *call, void *context)
 {
-    auto_tx tx = work->call;
-    if (registry_begin_write(work->call, work->registry) < 0 ||
-        meta_upload_delete(work->call, id) < 0)
-        return -1;
-    return registry_commit(work->call);
+    const struct str *id = context;
+    return meta_upload_delete_stale(call, *id, (struct wall_us){INT64_MAX},
+                                    (struct wall_us){INT64_MAX});
 }
 
-static int check_upload(struct work *work, struct str id, uint64_t received)
+static int check_upload(struct work *work, struct str id, const struct meta_upload *row)
 {
     struct err *err = &work->call->err;
     struct blob_upload *held = NULL;
     int done = blob_upload_hold(work->registry->blobs, id, &held, err);
     auto_upload upload = held;
-    if (done == 0 && blob_upload_resume(upload, received, (struct str){0}, err) == 0)
+    if (done == 0 &&
+        blob_upload_resume(upload, row->received, row->hash_state, row->stage, err) == 0)
         return 0;
     bool gone = err->kind == ERR_NOT_FOUND; /* a crash came just before its end */
     if (!gone && err->kind != ERR_CORRUPT && err->kind != ERR_INVALID)
         return -1;
     bool repair = work->fsck->repair;
-    if (repair && remove_upload(work, id) < 0)
+    if (repair && db_transact(work->call, work->registry->db, delete_upload, &id) < 0)
         return -1;
     if (gone)
         report(work, repair ? REGISTRY_FREED : REGISTRY_LEFTOVER,
@@ -341,7 +399,7 @@ static int check_upload(struct work *work, struct str id, uint64_t received)
     else
         report(work, repair ? REGISTRY_REPAIRED : REGISTRY_WRONG,
                "upload " STR_FMT ": the %llu bytes that were acknowledged are not there",
-               STR_ARG(str_first(id, 64)), (unsigned long long)received);
+               STR_ARG(str_first(id, 64)), (unsigned long long)row->received);
     return 0;
 }
 
@@ -349,22 +407,22 @@ static int check_uploads(struct work *work, uint64_t total)
 {
     struct str id = STR("");
     start_stage(work, total);
-    for (;;) {
-        uint64_t received;
+    while (work->registry->alone) { /* else what is read here has changed by the time it is asked */
+        struct meta_upload row;
         bool more;
         {
-            auto_tx tx = work->call;
+            auto_read held = work->call;
             if (registry_begin_read(work->call, work->registry) < 0 ||
-                meta_upload_next(work->call, id, (struct wall_us){INT64_MAX}, &id, &received,
-                                 &more) < 0)
+                meta_upload_next(work->call, id, (struct wall_us){INT64_MAX}, &id, &row, &more) < 0)
                 return -1;
         }
         if (!more)
             return 0;
-        if (check_upload(work, id, received) < 0)
+        if (check_upload(work, id, &row) < 0)
             return -1;
         advance(work, "uploads", 1);
     }
+    return 0;
 }
 
 int registry_fsck(struct call *call, struct registry *registry, const struct registry_fsck *fsck,
@@ -372,7 +430,7 @@ int registry_fsck(struct call *call, struct registry *registry, const struct reg
 {
     struct work work = {.call = call, .registry = registry, .fsck = fsck};
     static const struct blob_walk files = {
-        .blob = check_file, .upload = check_staged, .stray = check_stray};
+        .blob = check_bytes, .upload = check_staged, .stray = check_stray};
     struct registry_totals totals;
     start_stage(&work, 1);
     if (db_verify(registry->db, report_database, &work, &call->err) < 0)

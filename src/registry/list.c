@@ -39,7 +39,7 @@ int registry_tag_list(struct call *call, struct registry *registry, const struct
                       const struct registry_page *page, registry_name_fn each, void *context,
                       struct str *ret_last)
 {
-    auto_tx tx = call;
+    auto_read held = call;
     int64_t repository;
     bool found;
     if (registry_begin_read(call, registry) < 0 ||
@@ -58,7 +58,7 @@ int registry_tag_list(struct call *call, struct registry *registry, const struct
 int registry_catalog(struct call *call, struct registry *registry, const struct registry_page *page,
                      registry_name_fn each, void *context, struct str *ret_last)
 {
-    auto_tx tx = call;
+    auto_read held = call;
     struct paging paging = paging_start(call, page, each, context);
     if (registry_begin_read(call, registry) < 0 ||
         meta_repository_list(call, page->last, rows_wanted(page), pass_on, &paging) < 0)
@@ -73,7 +73,7 @@ int registry_referrer_list(struct call *call, struct registry *registry,
                            bool (*each)(void *context, const struct oci_referrer *referrer),
                            void *context, bool *ret_stopped)
 {
-    auto_tx tx = call;
+    auto_read held = call;
     int64_t repository;
     bool found;
     if (registry_begin_read(call, registry) < 0 ||

@@ -6,11 +6,20 @@ static struct str reference_text(struct call *call, const struct oci_reference *
                                 : reference->tag.text;
 }
 
-int registry_manifest_pull(struct call *call, struct registry *registry,
-                           const struct oci_name *name, const struct oci_reference *reference,
-                           bool want_content, struct registry_manifest *ret)
+/* ---- Pull ---- */
+
+bool registry_manifest_known(struct call *call, struct registry *registry,
+                             const struct oci_name *name, const struct oci_digest *digest,
+                             struct registry_manifest *ret)
 {
-    auto_tx tx = call;
+    return known_manifest(call, registry, name, digest, ret, NULL);
+}
+
+static int look_up(struct call *call, struct registry *registry, const struct oci_name *name,
+                   const struct oci_reference *reference, bool want_content,
+                   struct registry_manifest *ret)
+{
+    auto_read held = call;
     struct meta_manifest manifest;
     bool found;
     if (registry_begin_read(call, registry) < 0 ||
@@ -26,6 +35,41 @@ int registry_manifest_pull(struct call *call, struct registry *registry,
         .content = manifest.content,
     };
     return 0;
+}
+
+static int pull_by_digest(struct call *call, struct registry *registry, const struct oci_name *name,
+                          const struct oci_digest *digest, struct registry_manifest *ret)
+{
+    struct known_ticket ticket;
+    struct oci_reference reference = {.is_digest = true, .digest = *digest};
+    if (known_manifest(call, registry, name, digest, ret, &ticket))
+        return 0;
+    if (look_up(call, registry, name, &reference, /* want_content= */ true, ret) < 0)
+        return -1;
+    known_put_manifest(call, registry, &ticket, ret);
+    return 0;
+}
+
+int registry_manifest_pull(struct call *call, struct registry *registry,
+                           const struct oci_name *name, const struct oci_reference *reference,
+                           bool want_content, struct registry_manifest *ret)
+{
+    if (reference->is_digest)
+        return pull_by_digest(call, registry, name, &reference->digest, ret);
+    if (!want_content || !db_is_remote(registry->db))
+        return look_up(call, registry, name, reference, want_content, ret);
+
+    /* Over a network, what the tag names is asked for, and the content is mostly known. */
+    struct oci_digest digest;
+    if (look_up(call, registry, name, reference, /* want_content= */ false, ret) < 0 ||
+        oci_digest_parse(ret->digest, &digest, &call->err) < 0)
+        return -1;
+    if (pull_by_digest(call, registry, name, &digest, ret) == 0)
+        return 0;
+    /* Deleted just now: whatever the tag names after that is right. */
+    return call->err.kind == ERR_NOT_FOUND
+               ? look_up(call, registry, name, reference, want_content, ret)
+               : -1;
 }
 
 /* ---- Push ---- */
@@ -109,10 +153,36 @@ static int set_tags(struct call *call, int64_t repository, const struct registry
                     int64_t manifest)
 {
     if (!push->reference.is_digest)
-        return meta_tag_set(call, repository, &push->reference.tag, manifest);
+        return meta_tag_set(call, repository, &push->reference.tag, manifest, clock_wall());
     for (size_t i = 0; i < push->n_tags; i++)
-        if (meta_tag_set(call, repository, &push->tags[i], manifest) < 0)
+        if (meta_tag_set(call, repository, &push->tags[i], manifest, clock_wall()) < 0)
             return -1;
+    return 0;
+}
+
+struct pushing {
+    const struct oci_name *name;
+    const struct registry_push *push;
+    struct oci_manifest manifest;
+    struct oci_digest digest;
+};
+
+static int push_parsed(struct call *call, void *context)
+{
+    const struct pushing *pushing = context;
+    const struct registry_push *push = pushing->push;
+    bool conditional = push->if_match.p != NULL || push->if_none_match.p != NULL;
+    int64_t repository;
+    int64_t id;
+    if (meta_repository_ensure(call, pushing->name, clock_wall(), &repository) < 0 ||
+        registry_lock(call, repository, /* shared= */ !conditional) < 0 ||
+        check_conditions(call, pushing->name, push) < 0 ||
+        check_references(call, repository, &pushing->manifest) < 0 ||
+        meta_manifest_put(call, repository, &pushing->digest, &pushing->manifest, push->content,
+                          clock_wall(), &id) < 0 ||
+        set_tags(call, repository, push, id) < 0)
+        return -1;
+    crash_point("manifest.written");
     return 0;
 }
 
@@ -120,36 +190,29 @@ int registry_manifest_push(struct call *call, struct registry *registry,
                            const struct oci_name *name, const struct registry_push *push,
                            struct registry_pushed *ret)
 {
-    struct oci_manifest manifest;
-    struct oci_digest digest;
-    if (oci_manifest_parse(&call->arena, push->content_type, push->content, &manifest, &call->err) <
-            0 ||
-        decide_digest(call, push, &digest) < 0)
-        return -1;
-
-    auto_tx tx = call;
-    int64_t repository;
-    int64_t id;
-    if (registry_begin_write(call, registry) < 0 || check_conditions(call, name, push) < 0 ||
-        meta_repository_ensure(call, name, &repository) < 0 ||
-        check_references(call, repository, &manifest) < 0 ||
-        meta_manifest_put(call, repository, &digest, &manifest, push->content, &id) < 0 ||
-        set_tags(call, repository, push, id) < 0)
-        return -1;
-    crash_point("manifest.written");
-    if (registry_commit(call) < 0)
+    struct pushing pushing = {.name = name, .push = push};
+    const struct oci_manifest *manifest = &pushing.manifest;
+    if (oci_manifest_parse(&call->arena, push->content_type, push->content, &pushing.manifest,
+                           &call->err) < 0 ||
+        decide_digest(call, push, &pushing.digest) < 0 ||
+        db_transact(call, registry->db, push_parsed, &pushing) < 0)
         return -1;
     crash_point("manifest.committed");
     *ret = (struct registry_pushed){
-        .digest = digest,
-        .has_subject = manifest.has_subject,
-        .subject = manifest.subject,
-        .n_foreign = manifest.n_foreign,
+        .digest = pushing.digest,
+        .has_subject = manifest->has_subject,
+        .subject = manifest->subject,
+        .n_foreign = manifest->n_foreign,
     };
     return 0;
 }
 
 /* ---- Delete ---- */
+
+struct deletion {
+    const struct oci_name *name;
+    const struct oci_reference *reference;
+};
 
 static int delete_tag(struct call *call, const struct oci_name *name, const struct oci_tag *tag)
 {
@@ -166,32 +229,42 @@ static int delete_manifest(struct call *call, const struct oci_name *name,
                            const struct oci_reference *reference)
 {
     struct meta_manifest manifest;
+    int64_t repository;
     bool found;
-    if (meta_manifest_find(call, name, reference, /* want_content= */ false, &manifest, &found) < 0)
+    if (meta_repository_find(call, name, &repository, &found) < 0 ||
+        (found && registry_lock(call, repository, /* shared= */ false) < 0) ||
+        meta_manifest_find(call, name, reference, /* want_content= */ false, &manifest, &found) < 0)
         return -1;
     if (!found)
         return registry_not_found(call, name, OCI_MANIFEST_UNKNOWN,
                                   reference_text(call, reference));
-    int64_t repository;
     struct str parent;
     bool listed;
-    if (meta_repository_find(call, name, &repository, &found) < 0 ||
-        meta_dependent_find(call, repository, &reference->digest, &parent, &listed) < 0)
+    if (meta_dependent_find(call, repository, &reference->digest, &parent, &listed) < 0)
         return -1;
     if (listed)
         return err_set(&call->err, ERR_UNSUPPORTED,
                        "index \"" STR_FMT "\" lists this manifest; delete the index first",
                        STR_ARG(parent));
-    return meta_manifest_delete(call, manifest.id);
+    if (meta_manifest_delete(call, manifest.id) < 0)
+        return -1;
+    return known_forget(call, name, &reference->digest);
+}
+
+static int delete_reference(struct call *call, void *context)
+{
+    const struct deletion *deletion = context;
+    return deletion->reference->is_digest
+               ? delete_manifest(call, deletion->name, deletion->reference)
+               : delete_tag(call, deletion->name, &deletion->reference->tag);
 }
 
 int registry_manifest_delete(struct call *call, struct registry *registry,
                              const struct oci_name *name, const struct oci_reference *reference)
 {
-    auto_tx tx = call;
-    if (registry_begin_write(call, registry) < 0)
-        return -1;
-    int done = reference->is_digest ? delete_manifest(call, name, reference)
-                                    : delete_tag(call, name, &reference->tag);
-    return done < 0 ? -1 : registry_commit(call);
+    struct deletion deletion = {name, reference};
+    int done = db_transact(call, registry->db, delete_reference, &deletion);
+    if (reference->is_digest)
+        known_forget_here(call, registry, name, &reference->digest); /* also when it is not sure */
+    return done;
 }

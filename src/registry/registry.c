@@ -31,15 +31,14 @@ static int lock_folder(const char *data, int *ret_fd, struct err *err)
     return 0;
 }
 
-static int open_parts(struct registry *registry, const struct registry_options *options,
-                      struct err *err)
+static int open_database(struct registry *registry, const struct registry_options *options,
+                         struct err *err)
 {
-    if (lock_folder(options->data, &registry->lock_fd, err) < 0 ||
-        blob_store_open_fs(options->data, &registry->blobs, err) < 0)
-        return -1;
     auto_arena arena = {0};
     struct db_options database = {
-        .path = str_printf(&arena, "%s/holdfast.db", options->data).p,
+        .path = options->metadata == NULL ? str_printf(&arena, "%s/holdfast.db", options->data).p
+                                          : NULL,
+        .url = options->metadata,
         .readers = options->readers,
         .busy_us = options->busy_us,
         .observe = options->observe,
@@ -47,14 +46,64 @@ static int open_parts(struct registry *registry, const struct registry_options *
     };
     if (db_open(&database, &registry->db, err) < 0)
         return -1;
+    if (options->use == REGISTRY_OBSERVE)
+        return 0;
+    if (db_guard(registry->db, options->use == REGISTRY_ALONE, err) < 0)
+        return -1;
     return meta_migrate(registry->db, err);
+}
+
+/* Who serves is no copy of another registry any more. And where there is but one node, whatever a
+ * former one held when it died is free. */
+static int take_over(struct call *call, void *context)
+{
+    const struct registry *registry = context;
+    struct str id;
+    struct str origin;
+    if (registry->alone && meta_upload_release_all(call) < 0)
+        return -1;
+    if (meta_identity(call, &id, &origin) < 0)
+        return -1;
+    return origin.n > 0 ? meta_identity_set(call, id, STR("")) : 0;
+}
+
+static int check_in(struct registry *registry, enum registry_use use, struct err *err)
+{
+    auto_call call = {0};
+    int done = 0;
+    if (use == REGISTRY_OBSERVE)
+        done = meta_check(&call, registry->db);
+    else if (use == REGISTRY_SERVE)
+        done = db_transact(&call, registry->db, take_over, registry);
+    if (done < 0)
+        *err = call.err;
+    return done;
+}
+
+static int open_parts(struct registry *registry, const struct registry_options *options,
+                      struct err *err)
+{
+    bool uses_folder =
+        (options->metadata == NULL || options->blobs == NULL) && options->use != REGISTRY_OBSERVE;
+    if (uses_folder && lock_folder(options->data, &registry->lock_fd, err) < 0)
+        return -1;
+    registry->alone = options->use == REGISTRY_ALONE || registry->lock_fd >= 0;
+    if (registry->blobs == NULL && blob_store_open_fs(options->data, &registry->blobs, err) < 0)
+        return -1;
+    if (open_database(registry, options, err) < 0 || check_in(registry, options->use, err) < 0 ||
+        db_listen(registry->db, known_told, registry, err) < 0)
+        return -1;
+    return registry_is_remote(registry) ? closer_start(&registry->closer, err) : 0;
 }
 
 int registry_open(const struct registry_options *options, struct registry **ret, struct err *err)
 {
     struct registry *registry = mem_zalloc(sizeof(*registry));
     registry->lock_fd = -1;
+    registry->blobs = options->blobs;
+    registry->known = cache_new(options->cache_bytes);
     registry->expire_us = options->expire_us;
+    registry->lease_us = options->lease_us;
     if (open_parts(registry, options, err) < 0) {
         registry_close(registry);
         return -1;
@@ -67,11 +116,28 @@ void registry_close(struct registry *registry)
 {
     if (registry == NULL)
         return;
+    closer_stop(registry->closer);
     db_close(registry->db);
     blob_store_close(registry->blobs);
+    cache_free(registry->known);
     if (registry->lock_fd >= 0)
         (void)close(registry->lock_fd);
     free(registry);
+}
+
+bool registry_is_remote(const struct registry *registry)
+{
+    return db_is_remote(registry->db) || blob_store_is_remote(registry->blobs);
+}
+
+struct db *registry_db(struct registry *registry)
+{
+    return registry->db;
+}
+
+struct blob_store *registry_blobs(struct registry *registry)
+{
+    return registry->blobs;
 }
 
 int registry_begin_read(struct call *call, struct registry *registry)
@@ -79,19 +145,14 @@ int registry_begin_read(struct call *call, struct registry *registry)
     return db_read(registry->db, &call->db, &call->err);
 }
 
-int registry_begin_write(struct call *call, struct registry *registry)
-{
-    return db_write(registry->db, &call->db, &call->err);
-}
-
-int registry_commit(struct call *call)
-{
-    return db_commit(TAKE(call->db), &call->err);
-}
-
 void registry_end(struct call *call)
 {
     db_end(TAKE(call->db));
+}
+
+int registry_lock(struct call *call, int64_t repository, bool shared)
+{
+    return db_lock(call->db, repository, shared, &call->err);
 }
 
 int registry_not_found(struct call *call, const struct oci_name *name, const char *code,
@@ -109,16 +170,37 @@ int registry_not_found(struct call *call, const struct oci_name *name, const cha
                     STR_ARG(str_first(name->text, 100)));
 }
 
+/* Writing to an object store is paid for: what was found a moment ago is good enough. */
+#define STORE_SEEN_US (5 * CLOCK_SECOND_US)
+
 int registry_ready(struct call *call, struct registry *registry)
 {
     if (db_ping(registry->db, &call->err) < 0)
         return -1;
-    return blob_store_ping(registry->blobs, &call->err);
+    struct mono_us seen = {atomic_load(&registry->store_seen_us)};
+    if (blob_store_is_remote(registry->blobs) && seen.us > 0 &&
+        clock_since_us(seen) < STORE_SEEN_US)
+        return 0;
+    if (blob_store_ping(registry->blobs, &call->err) < 0)
+        return -1;
+    atomic_store(&registry->store_seen_us, clock_mono().us);
+    return 0;
+}
+
+static int fold(struct call *call, void *context)
+{
+    (void)context;
+    return meta_totals_fold(call);
+}
+
+int registry_totals_fold(struct call *call, struct registry *registry)
+{
+    return db_transact(call, registry->db, fold, NULL);
 }
 
 int registry_totals(struct call *call, struct registry *registry, struct registry_totals *ret)
 {
-    auto_tx tx = call;
+    auto_read held = call;
     struct meta_totals totals;
     struct registry_totals all = {0};
     if (registry_begin_read(call, registry) < 0 || meta_totals(call, &totals) < 0 ||
@@ -131,6 +213,11 @@ int registry_totals(struct call *call, struct registry *registry, struct registr
     all.manifests = totals.manifests;
     all.tags = totals.tags;
     all.uploads = totals.uploads;
+    struct cache_counts known = cache_count(registry->known);
+    all.cache.hits = known.hits;
+    all.cache.misses = known.misses;
+    all.cache.entries = known.entries;
+    all.cache.bytes = known.bytes;
     *ret = all;
     return 0;
 }

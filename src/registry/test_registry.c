@@ -176,11 +176,16 @@ static void a_blob_is_mounted_from_where_it_is(void **state)
     assert_int_equal(registry_blob_mount(&f->call, f->registry, &c, &digest, NULL, &mounted), 0);
     assert_true(mounted);
     assert_int_equal(registry_blob_delete(&f->call, f->registry, &a, &digest), 0);
-    assert_failed(f, registry_blob_pull(&f->call, f->registry, &a, &digest, false, &blob),
-                  ERR_NOT_FOUND, OCI_BLOB_UNKNOWN);
-    assert_int_equal(registry_blob_pull(&f->call, f->registry, &c, &digest, true, &blob), 0);
+    assert_failed(f, registry_blob_find(&f->call, f->registry, &a, &digest, &blob), ERR_NOT_FOUND,
+                  OCI_BLOB_UNKNOWN);
+    struct registry_content content;
+    assert_int_equal(registry_blob_find(&f->call, f->registry, &c, &digest, &blob), 0);
     assert_int_equal(blob.size, 5);
-    (void)close(blob.fd);
+    assert_int_equal(registry_blob_open(&f->call, f->registry, &blob, 0, 5, &content), 0);
+    char bytes[6] = {0};
+    assert_int_equal(read(content.fd, bytes, sizeof(bytes)), 5);
+    assert_string_equal(bytes, "layer");
+    (void)close(content.fd);
 }
 
 static void what_is_needed_is_not_deleted(void **state)
