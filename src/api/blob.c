@@ -1,9 +1,14 @@
 #include "api/api_int.h"
 
+struct part {
+    bool whole;
+    uint64_t offset;
+    uint64_t n;
+};
+
 /* The part that Range asks for. Errors: RANGE. RFC 9110, section 14.2. */
-static int choose_part(struct request *request, uint64_t size, struct str digest)
+static int choose_part(struct request *request, uint64_t size, struct str digest, struct part *ret)
 {
-    struct http_response *response = &request->x->response;
     struct str condition = http_header(request->x, "If-Range");
     struct str range = http_header(request->x, "Range");
     uint64_t first = 0;
@@ -13,25 +18,18 @@ static int choose_part(struct request *request, uint64_t size, struct str digest
         (condition.p == NULL || http_etag_matches(condition, digest, /* exists= */ true)))
         asked = http_range_parse(range, size, &first, &last);
 
-    struct arena *arena = &request->call->arena;
     switch (asked) {
     case HTTP_RANGE_NONE:
-        response->status = 200;
-        response->size = size;
+        *ret = (struct part){.whole = true, .n = size};
         return 0;
     case HTTP_RANGE_PART:
-        response->status = 206;
-        response->offset = first;
-        response->size = last - first + 1;
-        answer_header(request, "Content-Range",
-                      str_printf(arena, "bytes %llu-%llu/%llu", (unsigned long long)first,
-                                 (unsigned long long)last, (unsigned long long)size));
+        *ret = (struct part){.offset = first, .n = last - first + 1};
         return 0;
     case HTTP_RANGE_UNSATISFIABLE:
         break;
     }
     answer_header(request, "Content-Range",
-                  str_printf(arena, "bytes */%llu", (unsigned long long)size));
+                  str_printf(&request->call->arena, "bytes */%llu", (unsigned long long)size));
     return err_set(&request->call->err, ERR_RANGE, "the blob has %llu bytes, none of them in range",
                    (unsigned long long)size);
 }
@@ -54,17 +52,27 @@ static void answer_redirect(struct request *request, struct str url)
     answer_empty(request, 307);
 }
 
-/* Opens the part that is to be sent. */
+/* The bytes themselves, or the part of them that is asked for. */
 static int answer_content(struct request *request, const struct registry_blob *blob)
 {
     struct http_response *response = &request->x->response;
     struct registry_content content;
-    if (choose_part(request, blob->size, request->item) < 0 ||
-        registry_blob_open(request->call, request->api->registry, blob, response->offset,
-                           response->size, &content) < 0)
+    struct part part;
+    if (choose_part(request, blob->size, request->item, &part) < 0 ||
+        registry_blob_open(request->call, request->api->registry, blob, part.offset, part.n,
+                           &content) < 0)
         return -1;
+    response->status = part.whole ? 200 : 206;
+    response->offset = part.offset;
+    response->size = part.n;
     response->fd = content.fd;
     response->stream = content.stream;
+    if (!part.whole)
+        answer_header(request, "Content-Range",
+                      str_printf(&request->call->arena, "bytes %llu-%llu/%llu",
+                                 (unsigned long long)part.offset,
+                                 (unsigned long long)(part.offset + part.n - 1),
+                                 (unsigned long long)blob->size));
     return 0;
 }
 

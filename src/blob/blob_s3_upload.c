@@ -451,10 +451,8 @@ static int complete(struct bucket_upload *upload, struct err *err)
     buffer_free(upload);
     auto_call call;
     call_init(&call);
-    /* No object has this size: what an earlier attempt completed is not to be taken as it is. */
-    const uint64_t any = UINT64_MAX;
     if (s3_multipart_complete(&call, store_of(upload)->s3, stage->key.text,
-                              str_from(stage->multipart), stage->etags, stage->n_parts, any) == 0)
+                              str_from(stage->multipart), stage->etags, stage->n_parts) == 0)
         return 0;
     if (call.err.kind == ERR_CONFLICT)
         return upload_changed(upload, err);

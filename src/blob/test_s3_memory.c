@@ -382,20 +382,17 @@ static char *join(const struct multipart *multipart, const struct s3_etag *parts
 }
 
 int s3_multipart_complete(struct call *call, struct s3 *s3, const char *key, struct str id,
-                          const struct s3_etag *parts, size_t n_parts, uint64_t size)
+                          const struct s3_etag *parts, size_t n_parts)
 {
     assert_in_range(n_parts, 1, 10000);
     BEGIN("multipart_complete");
     struct multipart **at = multipart_at(s3, key, id);
-    if (*at == NULL) {
-        const struct object *object = object_find(s3, key);
-        return object != NULL && object->n == size ? 0 : no_multipart(&call->err);
-    }
+    if (*at == NULL)
+        return no_multipart(&call->err);
     size_t n = 0;
     char *all = join(*at, parts, n_parts, &n, &call->err);
     if (all == NULL)
         return -1;
-    (void)size;
     object_set(s3, key, all, n);
     multipart_remove(at);
     END();

@@ -151,6 +151,8 @@ struct db_migration {
  * IO, FULL. */
 int db_migrate(struct db *db, const struct db_migration *migrations, size_t n,
                struct err *err) MUST_CHECK;
+/* The schema's version, changing nothing; 0: db_migrate has not been here. */
+int db_version(struct db *db, int64_t *ret, struct err *err) MUST_CHECK;
 /* Reads and writes nothing but proves that the engine answers. */
 int db_ping(struct db *db, struct err *err) MUST_CHECK;
 /* The engine's own check of its files, for fsck. Calls `report` for each complaint. PostgreSQL: the

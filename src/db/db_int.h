@@ -25,6 +25,7 @@ enum db_role {
 
 struct db_engine {
     const struct db_remote *remote; /* NULL: a local engine */
+    const char *find_schema;        /* SQL that gives a row when table schema_version is there */
 
     /* `server`: of a remote engine, borrowed. ret: owned, end with disconnect. Errors: as db_open.
      */

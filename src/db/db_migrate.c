@@ -79,3 +79,26 @@ int db_migrate(struct db *db, const struct db_migration *migrations, size_t n, s
     }
     return 0;
 }
+
+static int read_current(struct db_conn *conn, int64_t *ret, struct err *err)
+{
+    {
+        auto_stmt stmt = db_stmt(conn, conn->db->engine->find_schema);
+        bool there = false;
+        if (db_step(stmt, &there, err) < 0)
+            return -1;
+        if (!there) {
+            *ret = 0;
+            return 0;
+        }
+    }
+    return find_version(conn, ret, err);
+}
+
+int db_version(struct db *db, int64_t *ret, struct err *err)
+{
+    auto_conn conn = NULL;
+    if (db_read(db, &conn, err) < 0)
+        return -1;
+    return read_current(conn, ret, err);
+}

@@ -227,6 +227,7 @@ static const struct db_remote remote = {
 };
 
 const struct db_engine db_postgres = {
+    .find_schema = "SELECT 1 WHERE to_regclass('schema_version') IS NOT NULL",
     .remote = &remote,
     .connect = connect_link,
     .disconnect = disconnect,

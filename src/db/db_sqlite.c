@@ -637,6 +637,7 @@ static int connect_link(const struct db_options *options, struct db_server *serv
 }
 
 const struct db_engine db_sqlite = {
+    .find_schema = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'",
     .connect = connect_link,
     .disconnect = disconnect,
     .begin_read = begin_read,

@@ -172,33 +172,60 @@ int meta_dependent_find(struct call *call, int64_t repository_id, const struct o
 
 static const char sql_referrers[] =
     "SELECT media_type, digest, size, artifact_type, annotations FROM manifest"
-    " WHERE repository_id = $1 AND subject = $2 AND digest > $3 ORDER BY digest";
+    " WHERE repository_id = $1 AND subject = $2 AND digest > $3 ORDER BY digest LIMIT $4";
+#define REFERRERS_AT_ONCE 200 /* an engine may hold all rows of a statement in memory */
+
+/* One page; *last is the digest it ends with. *ret_more: there may be another. */
+static int list_referrers(struct call *call, int64_t repository_id,
+                          const struct oci_digest *subject, char last[OCI_DIGEST_TEXT_MAX + 1],
+                          bool (*each)(void *context, const struct oci_referrer *referrer),
+                          void *context, bool *ret_stopped, bool *ret_more)
+{
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    auto_stmt stmt = db_stmt(call->db, sql_referrers);
+    db_bind_int(stmt, 1, repository_id);
+    meta_bind_digest(stmt, 2, subject, text);
+    db_bind_text(stmt, 3, str_dup(&call->arena, str_from(last)));
+    db_bind_int(stmt, 4, REFERRERS_AT_ONCE);
+    int n = 0;
+    *ret_stopped = false;
+    for (bool row = true; !*ret_stopped; n++) {
+        if (db_step(stmt, &row, &call->err) < 0)
+            return -1;
+        if (!row)
+            break;
+        struct str digest = db_text(stmt, 1);
+        require(digest.n <= OCI_DIGEST_TEXT_MAX);
+        memcpy(last, digest.p, digest.n);
+        last[digest.n] = '\0';
+        *ret_stopped = !each(context, &(struct oci_referrer){
+                                          .media_type = db_text(stmt, 0),
+                                          .digest = digest,
+                                          .size = (uint64_t)db_int(stmt, 2),
+                                          .artifact_type = db_text(stmt, 3),
+                                          .annotations = db_text(stmt, 4),
+                                      });
+    }
+    *ret_more = n == REFERRERS_AT_ONCE;
+    return 0;
+}
 
 int meta_referrer_list(struct call *call, int64_t repository_id, const struct oci_digest *subject,
                        struct str after,
                        bool (*each)(void *context, const struct oci_referrer *referrer),
                        void *context, bool *ret_stopped)
 {
-    char text[OCI_DIGEST_TEXT_MAX + 1];
-    auto_stmt stmt = db_stmt(call->db, sql_referrers);
-    db_bind_int(stmt, 1, repository_id);
-    meta_bind_digest(stmt, 2, subject, text);
-    db_bind_text(stmt, 3, after);
+    char last[OCI_DIGEST_TEXT_MAX + 1] = "";
+    bool more = true;
+    if (after.n > OCI_DIGEST_TEXT_MAX) /* no digest comes after it that does not begin like it */
+        after.n = OCI_DIGEST_TEXT_MAX;
+    if (after.n > 0)
+        memcpy(last, after.p, after.n);
     *ret_stopped = false;
-    while (!*ret_stopped) {
-        bool row;
-        if (db_step(stmt, &row, &call->err) < 0)
+    while (more && !*ret_stopped)
+        if (list_referrers(call, repository_id, subject, last, each, context, ret_stopped, &more) <
+            0)
             return -1;
-        if (!row)
-            break;
-        *ret_stopped = !each(context, &(struct oci_referrer){
-                                          .media_type = db_text(stmt, 0),
-                                          .digest = db_text(stmt, 1),
-                                          .size = (uint64_t)db_int(stmt, 2),
-                                          .artifact_type = db_text(stmt, 3),
-                                          .annotations = db_text(stmt, 4),
-                                      });
-    }
     return 0;
 }
 

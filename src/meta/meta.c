@@ -9,30 +9,16 @@ int meta_migrate(struct db *db, struct err *err)
     return db_migrate(db, meta_migrations, meta_n_migrations, err);
 }
 
-static const char sql_version[] = "SELECT coalesce(max(version), 0) FROM schema_version";
-
-static int read_version(struct call *call, int64_t *ret)
-{
-    auto_stmt stmt = db_stmt(call->db, sql_version);
-    bool row;
-    if (db_step(stmt, &row, &call->err) < 0)
-        return -1;
-    *ret = db_int(stmt, 0);
-    return 0;
-}
-
-int meta_check(struct call *call, struct db *db)
+int meta_check(struct db *db, struct err *err)
 {
     int64_t version;
-    if (db_read(db, &call->db, &call->err) < 0)
-        return -1;
-    int done = read_version(call, &version);
-    db_end(TAKE(call->db));
-    if (done < 0)
+    if (db_version(db, &version, err) < 0)
         return -1;
     if (version == (int64_t)meta_n_migrations)
         return 0;
-    return err_set(&call->err, ERR_UNSUPPORTED,
+    if (version == 0)
+        return err_set(err, ERR_NOT_FOUND, "there is no registry in this database");
+    return err_set(err, ERR_UNSUPPORTED,
                    "the database has schema version %lld, this program works with version %zu; "
                    "serve the registry with this program once, which brings it up to date",
                    (long long)version, meta_n_migrations);

@@ -15,8 +15,9 @@
 /* Brings the schema up to date. Errors: as db_migrate. */
 int meta_migrate(struct db *db, struct err *err) MUST_CHECK;
 
-/* Changes nothing. Errors: UNSUPPORTED (the schema is older or newer than this program's). */
-int meta_check(struct call *call, struct db *db) MUST_CHECK;
+/* Changes nothing. Errors: NOT_FOUND (there is no schema), UNSUPPORTED (it is older or newer than
+ * this program's). */
+int meta_check(struct db *db, struct err *err) MUST_CHECK;
 
 /* Who this registry is: 32 random hexadecimal digits that it gets when it is made. *ret_origin: of
  * the one that it is a copy of; empty: it leads a life of its own. arena */

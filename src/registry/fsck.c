@@ -355,6 +355,7 @@ static int check_manifests(struct work *work, uint64_t total)
         auto_read held = work->call;
         struct meta_manifest_row row;
         if (registry_begin_read(work->call, work->registry) < 0 ||
+            db_snapshot(work->call->db, &work->call->err) < 0 || /* it and what it needs */
             meta_manifest_next(work->call, after, &row, &more) < 0)
             return -1;
         if (more && check_manifest(work, &row) < 0)

@@ -70,22 +70,39 @@ static int take_over(struct call *call, void *context)
 static int check_in(struct registry *registry, enum registry_use use, struct err *err)
 {
     auto_call call = {0};
-    int done = 0;
     if (use == REGISTRY_OBSERVE)
-        done = meta_check(&call, registry->db);
-    else if (use == REGISTRY_SERVE)
-        done = db_transact(&call, registry->db, take_over, registry);
-    if (done < 0)
-        *err = call.err;
-    return done;
+        return meta_check(registry->db, err);
+    if (use != REGISTRY_SERVE || db_transact(&call, registry->db, take_over, registry) == 0)
+        return 0;
+    *err = call.err;
+    return -1;
+}
+
+/* Opening a folder makes what it lacks, and who observes changes nothing. */
+static int find_folder(const struct registry_options *options, struct err *err)
+{
+    auto_arena arena = {0};
+    struct str wanted = options->metadata == NULL
+                            ? str_printf(&arena, "%s/holdfast.db", options->data)
+                            : str_printf(&arena, "%s/blobs", options->data);
+    if (access(wanted.p, F_OK) == 0)
+        return 0;
+    return err_set(err, ERR_NOT_FOUND, "there is no registry in \"%s\"; see --data", options->data);
+}
+
+static int open_folder(struct registry *registry, const struct registry_options *options,
+                       struct err *err)
+{
+    if (options->metadata != NULL && options->blobs != NULL)
+        return 0;
+    return options->use == REGISTRY_OBSERVE ? find_folder(options, err)
+                                            : lock_folder(options->data, &registry->lock_fd, err);
 }
 
 static int open_parts(struct registry *registry, const struct registry_options *options,
                       struct err *err)
 {
-    bool uses_folder =
-        (options->metadata == NULL || options->blobs == NULL) && options->use != REGISTRY_OBSERVE;
-    if (uses_folder && lock_folder(options->data, &registry->lock_fd, err) < 0)
+    if (open_folder(registry, options, err) < 0)
         return -1;
     registry->alone = options->use == REGISTRY_ALONE || registry->lock_fd >= 0;
     if (registry->blobs == NULL && blob_store_open_fs(options->data, &registry->blobs, err) < 0)

@@ -46,7 +46,8 @@ struct registry_options {
  * is an error, BUSY; and so is another process at the database that is ALONE, or any when this one
  * is to be. Who serves makes the registry one of its own, when it was a copy of another.
  * Errors: IO, FULL, CORRUPT, UNSUPPORTED (what is stored is newer than this program; to OBSERVE,
- * also older), DENIED, INVALID; `say` names the path and what to do. ret: owned. */
+ * also older), NOT_FOUND (there is nothing to OBSERVE), DENIED, INVALID; `say` names the path and
+ * what to do. ret: owned. */
 int registry_open(const struct registry_options *options, struct registry **ret,
                   struct err *err) MUST_CHECK;
 /* Takes NULL. */

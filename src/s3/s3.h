@@ -82,10 +82,10 @@ int s3_multipart_begin(struct call *call, struct s3 *s3, const char *key,
 /* Errors: NOT_FOUND (aborted, or completed). */
 int s3_multipart_put(struct call *call, struct s3 *s3, const char *key, struct str id,
                      unsigned part, struct str content, struct s3_etag *ret) MUST_CHECK;
-/* Errors: NOT_FOUND; CONFLICT (a part is not what its tag says). An upload that an earlier attempt
- * completed is success: the object is looked at, and has `size` bytes. */
+/* Errors: NOT_FOUND (aborted, or completed before: perhaps by an attempt that was not answered);
+ * CONFLICT (a part is not what its tag says). */
 int s3_multipart_complete(struct call *call, struct s3 *s3, const char *key, struct str id,
-                          const struct s3_etag *parts, size_t n_parts, uint64_t size) MUST_CHECK;
+                          const struct s3_etag *parts, size_t n_parts) MUST_CHECK;
 /* That it is not there is success. */
 int s3_multipart_abort(struct call *call, struct s3 *s3, const char *key, struct str id) MUST_CHECK;
 

@@ -137,23 +137,6 @@ static int complete_body(const struct s3_etag *parts, size_t n, struct buf *body
     return 0;
 }
 
-/* The upload is gone: completed by an attempt whose answer was lost, or aborted? */
-static int is_complete(struct call *call, struct s3 *s3, const char *key, uint64_t size)
-{
-    struct err gone = call->err;
-    uint64_t found = 0;
-    if (s3_head(call, s3, key, &found) < 0) {
-        if (call->err.kind == ERR_NOT_FOUND)
-            call->err = gone;
-        return -1;
-    }
-    if (found == size)
-        return 0;
-    call->err = gone;
-    return err_why(&call->err, "the object has %llu bytes instead of %llu",
-                   (unsigned long long)found, (unsigned long long)size);
-}
-
 /* Errors: NOT_FOUND. */
 static int upload_look(struct call *call, struct s3 *s3, const char *key, struct str id)
 {
@@ -165,7 +148,7 @@ static int upload_look(struct call *call, struct s3 *s3, const char *key, struct
 }
 
 int s3_multipart_complete(struct call *call, struct s3 *s3, const char *key, struct str id,
-                          const struct s3_etag *parts, size_t n_parts, uint64_t size)
+                          const struct s3_etag *parts, size_t n_parts)
 {
     if (check_id(id, &call->err) < 0)
         return -1;
@@ -192,7 +175,7 @@ int s3_multipart_complete(struct call *call, struct s3 *s3, const char *key, str
     if (call->err.kind == ERR_BUSY && upload_look(call, s3, key, id) == 0 &&
         s3_send(call, s3, &request, &answer) == 0)
         return 0;
-    return call->err.kind == ERR_NOT_FOUND ? is_complete(call, s3, key, size) : -1;
+    return -1;
 }
 
 int s3_multipart_abort(struct call *call, struct s3 *s3, const char *key, struct str id)
