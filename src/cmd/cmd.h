@@ -19,6 +19,7 @@ enum {
 int cmd_serve(int n_arguments, char **arguments);
 int cmd_check_config(int n_arguments, char **arguments);
 int cmd_fsck(int n_arguments, char **arguments);
+int cmd_import(int n_arguments, char **arguments);
 
 /* ---- What subcommands share ---- */
 

@@ -22,6 +22,9 @@ static const struct {
      "check the configuration and print the settings in force as YAML"},
     {"fsck", cmd_fsck, "[--repair] [--deep] [--config FILE] [--data DIR]",
      "compare database and blob store; --deep hashes every blob again, --repair mends"},
+    {"import", cmd_import,
+     "[--from] SOURCE [--repository GLOB]... [--prefix NAME] [--jobs N] [--dry-run] [SETTING]...",
+     "bring in an existing registry; without a SOURCE, tells what it takes"},
     {"version", cmd_version, "", "print the version"},
     {"help", cmd_help, "", "print this, and every setting"},
 };
