@@ -21,8 +21,10 @@ int meta_repository_ensure(struct call *call, const struct oci_name *name, struc
                            int64_t *ret_id)
 {
     bool found;
-    if (meta_repository_find(call, name, ret_id, &found) < 0 || found)
-        return found ? 0 : -1;
+    if (meta_repository_find(call, name, ret_id, &found) < 0)
+        return -1;
+    if (found)
+        return 0;
     {
         auto_stmt stmt = db_stmt(call->db, sql_insert);
         db_bind_text(stmt, 1, name->text);

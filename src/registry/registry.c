@@ -117,6 +117,7 @@ int registry_open(const struct registry_options *options, struct registry **ret,
 {
     struct registry *registry = mem_zalloc(sizeof(*registry));
     registry->lock_fd = -1;
+    require(pthread_mutex_init(&registry->store.mutex, NULL) == 0);
     registry->blobs = options->blobs;
     registry->known = cache_new(options->cache_bytes);
     registry->expire_us = options->expire_us;
@@ -139,6 +140,7 @@ void registry_close(struct registry *registry)
     cache_free(registry->known);
     if (registry->lock_fd >= 0)
         (void)close(registry->lock_fd);
+    (void)pthread_mutex_destroy(&registry->store.mutex);
     free(registry);
 }
 
@@ -187,21 +189,44 @@ int registry_not_found(struct call *call, const struct oci_name *name, const cha
                     STR_ARG(str_first(name->text, 100)));
 }
 
-/* Writing to an object store is paid for: what was found a moment ago is good enough. */
+/* Writing to an object store is paid for, and waits for long while it is away. So one asks at a
+ * time; what was found a moment ago is good enough for the others, and when the one who asks has
+ * waited for long they need not, to know. */
 #define STORE_SEEN_US (5 * CLOCK_SECOND_US)
+#define STORE_ASKED_US (2 * CLOCK_SECOND_US)
+
+/* False: *ret_good is known. */
+static bool must_ask_store(struct registry *registry, bool *ret_good)
+{
+    auto_lock held = lock_take(&registry->store.mutex);
+    int64_t enough_us = registry->store.asking ? STORE_ASKED_US : STORE_SEEN_US;
+    *ret_good = registry->store.good && clock_since_us(registry->store.asked) < enough_us;
+    if (registry->store.asking || *ret_good)
+        return false;
+    registry->store.asking = true;
+    registry->store.asked = clock_mono();
+    return true;
+}
+
+static void note_store(struct registry *registry, bool good)
+{
+    auto_lock held = lock_take(&registry->store.mutex);
+    registry->store.asking = false;
+    registry->store.good = good;
+}
 
 int registry_ready(struct call *call, struct registry *registry)
 {
     if (db_ping(registry->db, &call->err) < 0)
         return -1;
-    struct mono_us seen = {atomic_load(&registry->store_seen_us)};
-    if (blob_store_is_remote(registry->blobs) && seen.us > 0 &&
-        clock_since_us(seen) < STORE_SEEN_US)
-        return 0;
-    if (blob_store_ping(registry->blobs, &call->err) < 0)
-        return -1;
-    atomic_store(&registry->store_seen_us, clock_mono().us);
-    return 0;
+    if (!blob_store_is_remote(registry->blobs))
+        return blob_store_ping(registry->blobs, &call->err);
+    bool good;
+    if (!must_ask_store(registry, &good))
+        return good ? 0 : err_set(&call->err, ERR_BUSY, "the object store does not answer");
+    good = blob_store_ping(registry->blobs, &call->err) == 0;
+    note_store(registry, good);
+    return good ? 0 : -1;
 }
 
 static int fold(struct call *call, void *context)

@@ -8,8 +8,6 @@
 #include "meta/meta.h"
 #include "registry/registry.h"
 
-#include <stdatomic.h>
-
 struct closer;
 
 struct registry_upload {
@@ -33,8 +31,13 @@ struct registry {
     int lock_fd;              /* owned; holds the data folder's lock while it is open; -1: none */
     int64_t expire_us;
     int64_t lease_us;
-    bool alone;                        /* nobody else uses the registry */
-    atomic_int_fast64_t store_seen_us; /* when the blob store was last found ready, of clock_mono */
+    bool alone;                /* nobody else uses the registry */
+    struct {                   /* whether the blob store is ready; see registry_ready */
+        pthread_mutex_t mutex; /* guards what stands below */
+        bool asking;           /* somebody is */
+        bool good;             /* so the latest one was answered */
+        struct mono_us asked;  /* when the latest one began */
+    } store;
 };
 
 /* Checks a connection out into call->db. It ends with its scope.

@@ -2,9 +2,10 @@
  * presigned URLs. Signs with AWS Signature Version 4 and finds its credentials. Knows no blob.
  *
  * Requests are retried with back-off after 5xx, 429, time-outs and broken connections, and once
- * after an expired credential; each of them may be repeated without harm. Keys are given without
- * the configured prefix. All wait for the network but s3_presign and s3_stream. A clock that is
- * wrong is corrected by the store's. Threads: any. */
+ * after an expired credential; each of them may be repeated without harm. When nobody has got an
+ * answer for some seconds the store is away, and patience is short until somebody has. Keys are
+ * given without the configured prefix. All wait for the network but s3_presign and s3_stream. A
+ * clock that is wrong is corrected by the store's. Threads: any. */
 #ifndef HOLDFAST_S3_H
 #define HOLDFAST_S3_H
 

@@ -160,7 +160,8 @@ struct s3 {
     void *observe_context;
     struct fetch *fetch;
     struct s3_source *source;
-    _Atomic int64_t skew_us; /* the store's clock before ours */
+    _Atomic int64_t skew_us;         /* the store's clock before ours */
+    _Atomic int64_t silent_since_us; /* of clock_mono: no answer came since; 0: the last one did */
 };
 
 /* The time by the store's clock. */

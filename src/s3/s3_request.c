@@ -1,6 +1,8 @@
 /* One request: signed, sent, judged, and sent again while that may help. */
 #include "s3/s3_int.h"
 
+#include <stdatomic.h>
+
 #include <sys/random.h>
 
 #define BACKOFF_FIRST_US (CLOCK_SECOND_US / 10)
@@ -119,9 +121,31 @@ struct sending {
     bool skewed;     /* the clock was corrected */
 };
 
+/* A store that has not answered anybody for so long is away: then nobody waits for long, and who
+ * still asks finds out when it is back. */
+#define AWAY_US (5 * CLOCK_SECOND_US)
+#define AWAY_PATIENCE_US (2 * CLOCK_SECOND_US)
+
+static void note_silence(struct s3 *s3)
+{
+    int64_t answering = 0;
+    (void)atomic_compare_exchange_strong(&s3->silent_since_us, &answering, clock_mono().us);
+}
+
+static void note_answer(struct s3 *s3)
+{
+    if (atomic_load(&s3->silent_since_us) != 0)
+        atomic_store(&s3->silent_since_us, 0);
+}
+
 static int64_t left_us(const struct sending *sending)
 {
-    return sending->s3->patience_us - clock_since_us(sending->began);
+    const struct s3 *s3 = sending->s3;
+    struct mono_us since = {atomic_load(&s3->silent_since_us)};
+    bool away = since.us != 0 && clock_since_us(since) > AWAY_US;
+    int64_t patience =
+        away && s3->patience_us > AWAY_PATIENCE_US ? AWAY_PATIENCE_US : s3->patience_us;
+    return patience - clock_since_us(sending->began);
 }
 
 /* The operator's words: what was asked, and what the store answered. */
@@ -320,6 +344,7 @@ static enum verdict judge_silence(struct sending *sending)
     struct err *err = &sending->call->err;
     if (err->kind == ERR_TOO_LARGE || err->kind == ERR_INVALID)
         return VERDICT_FAILED;
+    note_silence(sending->s3);
     char why[sizeof(err->why)];
     (void)snprintf(why, sizeof(why), "%s", err->why);
     (void)err_set(err, ERR_BUSY, "the object store does not answer");
@@ -347,6 +372,8 @@ static enum verdict attempt(struct sending *sending, struct str payload, struct 
     int result = fetch_perform(sending->call, sending->s3->fetch, &sent, ret);
     s3_observe(sending->s3, request->operation, result == 0 ? ret->status : 0,
                clock_since_us(began));
+    if (result == 0 || relay.failed)
+        note_answer(sending->s3);
     if (relay.failed)
         return VERDICT_FAILED;
     return result == 0 ? judge(sending, ret, keys) : judge_silence(sending);
