@@ -1,12 +1,17 @@
 # The front door; the work is done by Meson and by scripts/.
-#   make run    build Holdfast and serve on 127.0.0.1:5000 with the data in ./data
-#   make test   build it and run every test
+#   make run      build Holdfast and serve on 127.0.0.1:5000 with the data in ./data
+#   make cluster  the same with three nodes, PostgreSQL, S3 and HAProxy, all in ./cluster
+#   make test     build it and run every test
 SHELL := /bin/bash
 
-.PHONY: run build test asan tsan lint fuzz bench conformance install clean
+.PHONY: run cluster build test asan tsan lint fuzz bench conformance install clean
 
 run: build
 	scripts/run
+
+cluster: build
+	scripts/setup cluster
+	/usr/bin/python3 scripts/cluster
 
 build:
 	scripts/setup build

@@ -12,33 +12,69 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 pytest.register_assert_rewrite("holdfast")
 
 import holdfast  # noqa: E402
+from backends import Backend  # noqa: E402
 from holdfast import Client, Server  # noqa: E402
+from services import ServiceMissing  # noqa: E402
+
+backend = Backend()
+Server.backend = staticmethod(backend.settings)
 
 
 def pytest_report_header():
     kind = "with" if holdfast.has_test_hooks() else "without"
-    return f"holdfast: {holdfast.BINARY} ({kind} test hooks)"
-
-
-def pytest_collection_modifyitems(items):
-    if not Path(holdfast.BINARY).exists():
-        pytest.exit(f"no binary at {holdfast.BINARY}; set HOLDFAST_BIN", returncode=4)
+    return f"holdfast: {holdfast.BINARY} ({kind} test hooks), back end: {backend.name}"
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "hooks: needs a binary built with -Dtest_hooks=true")
+    for line in ("hooks: needs a binary built with -Dtest_hooks=true",
+                 "needs(what): means something only on back ends that have it; see backends.py"):
+        config.addinivalue_line("markers", line)
+
+
+def belongs(item):
+    return all(backend.has(what) for mark in item.iter_markers("needs") for what in mark.args)
+
+
+def pytest_collection_modifyitems(config, items):
+    if not Path(holdfast.BINARY).exists():
+        pytest.exit(f"no binary at {holdfast.BINARY}; set HOLDFAST_BIN", returncode=4)
+    left_out = [item for item in items if not belongs(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if belongs(item)]
 
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("hooks") and not holdfast.has_test_hooks():
         pytest.skip("the binary is built without test hooks")
+    backend.start()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A service that is not installed is no failure, but it is said."""
+    report = (yield).get_result()
+    if call.excinfo is not None and call.excinfo.errisinstance(ServiceMissing):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.location[1], f"NOT RUN: {call.excinfo.value}")
+
+
+def pytest_sessionfinish():
+    backend.stop()
 
 
 def pytest_make_parametrize_id(val):
-    """Long values are cut in the names of tests."""
-    if isinstance(val, str) and len(val) > 48:
-        return f"{val[:40].encode('ascii', 'backslashreplace').decode()}...{len(val)}"
+    """Long values are cut in the names of tests, which are in the environment of programs."""
+    if isinstance(val, (str, bytes)) and len(val) > 48:
+        start = val[:40] if isinstance(val, bytes) else val[:40].encode("ascii", "backslashreplace")
+        return f"{start.decode('ascii', 'backslashreplace')}...{len(val)}"
     return None
+
+
+@pytest.fixture
+def store():
+    """The back end of all servers, to see what they keep there."""
+    return backend
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +84,7 @@ def server(tmp_path_factory):
     running = Server(data).start()
     yield running
     running.close()
+    backend.forget(data)
     shutil.rmtree(data, ignore_errors=True)
 
 
@@ -71,20 +108,23 @@ def make_server(tmp_path):
     made = []
 
     def make(*args, start=True, data=None, **options):
-        if data is None:
+        own = data is None
+        if own:
             data = tmp_path / "data"
             data.mkdir(exist_ok=True)
         one = Server(data, args=args, **options)
-        made.append(one)
+        made.append((one, own))
         return one.start() if start else one
 
     yield make
     failures = []
-    for one in made:
+    for one, own in made:
         try:
             one.close()
         except holdfast.ServerFailed as failure:
             failures.append(failure)
+        if own:
+            backend.forget(one.data)
     if failures:
         raise failures[0]
 

@@ -11,7 +11,6 @@ connection to it. Everything sent can be raw, so that tests may be as rude as cl
     assert server.stop() == 0
 """
 
-import atexit
 import collections
 import hashlib
 import http.client
@@ -27,6 +26,8 @@ import threading
 import time
 import urllib.parse
 from pathlib import Path
+
+import services
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("HOLDFAST_BIN", str(REPOSITORY / "build" / "holdfast"))
@@ -73,8 +74,12 @@ def clean_environment(extra=None):
 
 
 def run(*arguments, env=None, timeout=60, binary=None, cwd=None):
-    """Runs a subcommand to its end. Returns returncode, stdout and stderr (text)."""
-    result = subprocess.run([str(binary or BINARY), *map(str, arguments)], text=True,
+    """Runs a subcommand to its end. Returns returncode, stdout and stderr (text). With --data it
+    works on what a Server over that folder works on."""
+    texts = [str(argument) for argument in arguments]
+    if "--data" in texts[:-1] and texts[0] != "check-config":
+        env = {**Server.backend(texts[texts.index("--data") + 1]), **(env or {})}
+    result = subprocess.run([str(binary or BINARY), *texts], text=True,
                             stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
                             env=clean_environment(env), cwd=cwd, errors="replace")
     report = SANITIZER_REPORT.search(result.stderr)
@@ -87,26 +92,20 @@ class ServerFailed(AssertionError):
     """The server did not start, ended by itself, or a sanitizer reported."""
 
 
-_started = []  # processes, so that none outlives the tests
-
-
-@atexit.register
-def _end_all():
-    for process in _started:
-        if process.poll() is None:
-            process.kill()
-
-
 class Server:
     """One `holdfast serve` over the folder `data`; it can be started again after it ended.
 
     args: further flags. env: further variables. wrapper: a command to run it under (strace …).
     listen: None for a free loopback port. scheme "https" makes Client speak TLS.
     ca: a PEM file that a Client checks the server against; without it nothing is checked.
+    log_file: takes what it says; then only what it said until it listened is kept in memory too.
     """
 
+    # Where servers keep what they hold, if not in their folder: variables for each folder.
+    backend = staticmethod(lambda data: {})
+
     def __init__(self, data, *, args=(), env=None, binary=None, scheme="http",
-                 listen="127.0.0.1:0", ca=None, wrapper=(), pass_fds=()):
+                 listen="127.0.0.1:0", ca=None, wrapper=(), pass_fds=(), log_file=None):
         self.data = Path(data)
         self.args = [str(a) for a in args]
         self.env = dict(env or {})
@@ -116,6 +115,7 @@ class Server:
         self.ca = ca
         self.wrapper = [str(w) for w in wrapper]
         self.pass_fds = tuple(pass_fds)
+        self.log_file = log_file
         self.address = None
         self.log = []    # parsed lines of all runs
         self.noise = []  # lines that are not JSON: sanitizers, strace
@@ -140,10 +140,10 @@ class Server:
         first = len(self.log)
         self.address = None
         self._expected_end = False
-        self.process = subprocess.Popen(self.command(), env=clean_environment(self.env),
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.PIPE, pass_fds=self.pass_fds)
-        _started.append(self.process)
+        environment = clean_environment({**self.backend(self.data), **self.env})
+        self.process = services.popen(services.guarded(*self.command()), env=environment,
+                                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                      stderr=subprocess.PIPE, pass_fds=self.pass_fds)
         self._reader_done = False
         self._reader = threading.Thread(target=self._read_log, args=(self.process.stderr,),
                                         daemon=True)
@@ -179,6 +179,13 @@ class Server:
             self._expected_end = True
             self.process.send_signal(signal.SIGTERM)
         return self.wait(timeout)
+
+    def pause(self):
+        """SIGSTOP: it is there, and answers nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self):
         """SIGKILL, as a crash would end it."""
@@ -239,8 +246,12 @@ class Server:
     # ---- What it said ----
 
     def _read_log(self, stream):
-        with stream:
+        file = open(self.log_file or os.devnull, "ab", buffering=0)
+        with stream, file:
             for raw in stream:
+                file.write(raw)
+                if self.log_file is not None and self.address is not None:
+                    continue
                 text = raw.decode("utf-8", "replace").rstrip("\n")
                 try:
                     line = json.loads(text)
@@ -301,21 +312,39 @@ class Server:
         raise ServerFailed("no VmRSS: the server is gone")
 
     def open_files(self):
-        """Sockets and blobs that are open; connections to the database come and stay."""
+        """Clients' connections and blobs that are open. Connections to the database and the object
+        store come and stay."""
+        clients = self._sockets_of_clients()
         n = 0
         for fd in os.listdir(f"/proc/{self.pid}/fd"):
             try:
                 target = os.readlink(f"/proc/{self.pid}/fd/{fd}")
             except FileNotFoundError:
                 continue  # closed meanwhile
-            n += target.startswith("socket:") or "/blobs/sha" in target or "/uploads/" in target
+            n += target in clients or "/blobs/sha" in target or "/uploads/" in target
         return n
+
+    def _sockets_of_clients(self):
+        """The sockets on the port that it listens on, as /proc names them."""
+        found = set()
+        for table in ("tcp", "tcp6"):
+            try:
+                lines = Path(f"/proc/{self.pid}/net/{table}").read_text().splitlines()[1:]
+            except FileNotFoundError:
+                continue
+            for fields in map(str.split, lines):
+                if int(fields[1].rpartition(":")[2], 16) == self.port:
+                    found.add(f"socket:[{fields[9]}]")
+        return found
 
 
 # ---- HTTP ----
 
 class Response:
-    """status, headers (any case), body, and the errors of the registry's error body."""
+    """status, headers (any case), body, and the errors of the registry's error body.
+    redirect: the answer that sent the client elsewhere for this one, or None."""
+
+    redirect = None
 
     def __init__(self, status, headers, body, reason=""):
         self.status = status
@@ -348,21 +377,28 @@ class Response:
 
     @property
     def digest(self):
-        return self.headers["Docker-Content-Digest"]
+        """Of a blob that came from elsewhere, the registry has said it before."""
+        return self.headers["Docker-Content-Digest"] or (self.redirect and self.redirect.digest)
 
     def __repr__(self):
         return f"<{self.status} {dict(self.headers.items())} {self.body[:600]!r}>"
 
 
-class Client:
-    """One kept connection; it is opened again when the server closed it while it was idle."""
+Elsewhere = collections.namedtuple("Elsewhere", "scheme host port ca")
 
-    def __init__(self, server, timeout=60, context=None):
+
+class Client:
+    """One kept connection; it is opened again when the server closed it while it was idle.
+    follow=False: redirects are answers like others."""
+
+    def __init__(self, server, timeout=60, context=None, follow=True):
         self.server = server
         self.timeout = timeout
+        self.follow = follow
         self.context = context
         self._connection = None
         self._used = False
+        self._elsewhere = {}  # clients of other hosts, to which redirects led
 
     def _tls(self):
         if self.context is None:
@@ -387,6 +423,8 @@ class Client:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        for client in self._elsewhere.values():
+            client.close()
 
     def __enter__(self):
         return self
@@ -396,11 +434,31 @@ class Client:
 
     def request(self, method, path, body=None, headers=None):
         """body: None, bytes (with Content-Length), or an iterable of bytes (sent chunked).
-        path may be an absolute URL of this server. headers: dict, or list of pairs to repeat."""
+        path may be an absolute URL of this server. headers: dict, or list of pairs to repeat.
+        A redirect to another host is followed as registries' clients do it."""
         if path.startswith(("http://", "https://")):
             parts = urllib.parse.urlsplit(path)
             path = parts.path + (f"?{parts.query}" if parts.query else "")
         pairs = list(headers.items()) if isinstance(headers, dict) else list(headers or [])
+        answer = self._request(method, path, body, pairs)
+        if answer.status == 307 and method in ("GET", "HEAD") and self.follow:
+            return self._follow(answer, method, pairs)
+        return answer
+
+    def _follow(self, answer, method, pairs):
+        """Credentials are for the registry alone."""
+        target = urllib.parse.urlsplit(answer.location)
+        assert target.scheme in ("http", "https") and target.port, answer
+        place = (target.scheme, target.hostname, target.port)
+        if place not in self._elsewhere:
+            self._elsewhere[place] = Client(Elsewhere(*place, ca=None), self.timeout, follow=False)
+        kept = [(name, value) for name, value in pairs
+                if name.lower() not in ("authorization", "cookie", "host")]
+        final = self._elsewhere[place].request(method, answer.location, None, kept)
+        final.redirect = answer
+        return final
+
+    def _request(self, method, path, body, pairs):
         if self._connection is None:
             self._connect()
         again = self._used and (body is None or isinstance(body, (bytes, bytearray, memoryview)))

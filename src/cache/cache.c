@@ -186,10 +186,8 @@ static struct entry *hold(struct cache *cache, uint64_t hash, struct str key)
     struct shard *shard = &cache->shards[shard_number(hash)];
     auto_lock held = lock_take(&shard->mutex);
     struct entry *entry = *find(cache, shard, hash, key);
-    if (entry == NULL) {
-        shard->misses++;
+    if (entry == NULL)
         return NULL;
-    }
     shard->hits++;
     if (entry != shard->newest) {
         unlink_from_list(shard, entry);
@@ -215,6 +213,7 @@ uint64_t cache_ticket(struct cache *cache, struct str key)
     uint64_t hash = siphash(cache->secret, key);
     struct shard *shard = &cache->shards[shard_number(hash)];
     auto_lock held = lock_take(&shard->mutex);
+    shard->misses++;
     return shard->forgotten[ticket_number(hash)];
 }
 

@@ -31,7 +31,7 @@ void cache_forget_all(struct cache *cache);
 
 struct cache_counts {
     uint64_t hits;
-    uint64_t misses;
+    uint64_t misses; /* tickets: who does not find it and goes on to ask takes one */
     uint64_t entries;
     uint64_t bytes;
 };

@@ -4,6 +4,7 @@
 #include "jobs/jobs.h"
 
 #include <arpa/inet.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -243,6 +244,10 @@ static void raise_descriptor_limit(void)
     }
 }
 
+/* Parts of uploads are given back to the system when they are freed. Left to itself the library
+ * learns from the first of them to keep the next ones. */
+#define KEPT_BYTES_MAX (1 << 20)
+
 int cmd_serve(int n_arguments, char **arguments)
 {
     struct app app = {0};
@@ -259,6 +264,7 @@ int cmd_serve(int n_arguments, char **arguments)
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
+    (void)mallopt(M_MMAP_THRESHOLD, KEPT_BYTES_MAX);
 
     if (start(&app, &err) < 0) {
         status = cmd_fail(&err);

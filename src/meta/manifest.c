@@ -1,20 +1,34 @@
 #include "meta/meta_int.h"
 
-#define COLUMNS "m.id, m.digest, m.media_type, m.size, m.content"
+/* The content is last, and only where it is wanted: over a network it is what such a look-up costs.
+ */
+#define HEAD "SELECT m.id, m.digest, m.media_type, m.size"
+#define BY_TAG                                              \
+    " FROM repository r"                                    \
+    " JOIN tag t ON t.repository_id = r.id AND t.name = $2" \
+    " JOIN manifest m ON m.id = t.manifest_id WHERE r.name = $1"
+#define BY_DIGEST        \
+    " FROM repository r" \
+    " JOIN manifest m ON m.repository_id = r.id AND m.digest = $2 WHERE r.name = $1"
 
-static const char sql_find_by_tag[] = "SELECT " COLUMNS " FROM repository r"
-                                      " JOIN tag t ON t.repository_id = r.id AND t.name = $2"
-                                      " JOIN manifest m ON m.id = t.manifest_id WHERE r.name = $1";
-static const char sql_find_by_digest[] =
-    "SELECT " COLUMNS " FROM repository r"
-    " JOIN manifest m ON m.repository_id = r.id AND m.digest = $2 WHERE r.name = $1";
+static const char sql_head_by_tag[] = HEAD BY_TAG;
+static const char sql_head_by_digest[] = HEAD BY_DIGEST;
+static const char sql_find_by_tag[] = HEAD ", m.content" BY_TAG;
+static const char sql_find_by_digest[] = HEAD ", m.content" BY_DIGEST;
+
+static const char *choose_find(bool by_digest, bool want_content)
+{
+    if (want_content)
+        return by_digest ? sql_find_by_digest : sql_find_by_tag;
+    return by_digest ? sql_head_by_digest : sql_head_by_tag;
+}
 
 int meta_manifest_find(struct call *call, const struct oci_name *repository,
                        const struct oci_reference *reference, bool want_content,
                        struct meta_manifest *ret, bool *ret_found)
 {
     char text[OCI_DIGEST_TEXT_MAX + 1];
-    auto_stmt stmt = db_stmt(call->db, reference->is_digest ? sql_find_by_digest : sql_find_by_tag);
+    auto_stmt stmt = db_stmt(call->db, choose_find(reference->is_digest, want_content));
     db_bind_text(stmt, 1, repository->text);
     if (reference->is_digest)
         meta_bind_digest(stmt, 2, &reference->digest, text);

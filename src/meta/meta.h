@@ -113,6 +113,7 @@ int meta_tag_list(struct call *call, int64_t repository_id, struct str after, in
 /* ---- Uploads ---- */
 
 struct meta_upload {
+    int64_t repository_id;
     uint64_t received;     /* bytes acknowledged */
     struct str hash_state; /* of hash_save, at that byte */
     struct str stage;      /* where the blob store has them, in its words */

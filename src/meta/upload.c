@@ -15,17 +15,20 @@ int meta_upload_insert(struct call *call, int64_t repository_id, struct str id,
     return db_run(stmt, &call->err);
 }
 
-/* Reads received, hash_state and stage, which stand from column `at` on. */
+#define COLUMNS "u.repository_id, u.received, u.hash_state, u.stage"
+
+/* Reads COLUMNS, which stand from column `at` on. */
 static struct meta_upload read_upload(struct call *call, struct db_stmt *stmt, int at)
 {
     return (struct meta_upload){
-        .received = (uint64_t)db_int(stmt, at),
-        .hash_state = str_dup(&call->arena, db_blob(stmt, at + 1)),
-        .stage = str_dup(&call->arena, db_text(stmt, at + 2)),
+        .repository_id = db_int(stmt, at),
+        .received = (uint64_t)db_int(stmt, at + 1),
+        .hash_state = str_dup(&call->arena, db_blob(stmt, at + 2)),
+        .stage = str_dup(&call->arena, db_text(stmt, at + 3)),
     };
 }
 
-static const char sql_find[] = "SELECT u.received, u.hash_state, u.stage FROM upload u"
+static const char sql_find[] = "SELECT " COLUMNS " FROM upload u"
                                " JOIN repository r ON r.id = u.repository_id"
                                " WHERE u.id = $2 AND r.name = $1";
 
@@ -42,10 +45,10 @@ int meta_upload_find(struct call *call, const struct oci_name *repository, struc
     return 0;
 }
 
-static const char sql_hold[] = "UPDATE upload SET hold = $3, held_until = $5"
+static const char sql_hold[] = "UPDATE upload AS u SET hold = $3, held_until = $5"
                                " WHERE id = $2 AND held_until < $4"
                                " AND repository_id = (SELECT id FROM repository WHERE name = $1)"
-                               " RETURNING received, hash_state, stage";
+                               " RETURNING " COLUMNS;
 
 int meta_upload_hold(struct call *call, const struct oci_name *repository, struct str id,
                      struct str hold, struct wall_us now, struct wall_us until,
@@ -154,8 +157,8 @@ int meta_upload_exists(struct call *call, struct str id, bool *ret_found)
 }
 
 static const char sql_next[] =
-    "SELECT id, received, hash_state, stage FROM upload WHERE id > $1 AND touched_at < $2"
-    " ORDER BY id LIMIT 1";
+    "SELECT u.id, " COLUMNS " FROM upload u WHERE u.id > $1 AND u.touched_at < $2"
+    " ORDER BY u.id LIMIT 1";
 
 int meta_upload_next(struct call *call, struct str after, struct wall_us before, struct str *ret_id,
                      struct meta_upload *ret, bool *ret_found)

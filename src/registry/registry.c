@@ -5,8 +5,9 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-/* Takes the lock that keeps a second process out. ret_fd: owned; closing it releases the lock. */
-static int lock_folder(const char *data, int *ret_fd, struct err *err)
+/* Takes the lock that keeps a second process out. Both are owned; closing ret_fd releases the lock.
+ */
+static int lock_folder(const char *data, int *ret_folder, int *ret_fd, struct err *err)
 {
     if (mkdir(data, 0750) < 0 && errno != EEXIST) {
         int number = errno;
@@ -27,6 +28,7 @@ static int lock_folder(const char *data, int *ret_fd, struct err *err)
                        "the data folder \"%s\" is in use by another holdfast process; stop it "
                        "first, or choose another folder with --data",
                        data);
+    *ret_folder = take_fd(&folder);
     *ret_fd = take_fd(&fd);
     return 0;
 }
@@ -95,8 +97,9 @@ static int open_folder(struct registry *registry, const struct registry_options 
 {
     if (options->metadata != NULL && options->blobs != NULL)
         return 0;
-    return options->use == REGISTRY_OBSERVE ? find_folder(options, err)
-                                            : lock_folder(options->data, &registry->lock_fd, err);
+    return options->use == REGISTRY_OBSERVE
+               ? find_folder(options, err)
+               : lock_folder(options->data, &registry->folder_fd, &registry->lock_fd, err);
 }
 
 static int open_parts(struct registry *registry, const struct registry_options *options,
@@ -116,7 +119,7 @@ static int open_parts(struct registry *registry, const struct registry_options *
 int registry_open(const struct registry_options *options, struct registry **ret, struct err *err)
 {
     struct registry *registry = mem_zalloc(sizeof(*registry));
-    registry->lock_fd = -1;
+    registry->folder_fd = registry->lock_fd = -1;
     require(pthread_mutex_init(&registry->store.mutex, NULL) == 0);
     registry->blobs = options->blobs;
     registry->known = cache_new(options->cache_bytes);
@@ -138,8 +141,8 @@ void registry_close(struct registry *registry)
     db_close(registry->db);
     blob_store_close(registry->blobs);
     cache_free(registry->known);
-    if (registry->lock_fd >= 0)
-        (void)close(registry->lock_fd);
+    fd_close_auto(&registry->folder_fd);
+    fd_close_auto(&registry->lock_fd);
     (void)pthread_mutex_destroy(&registry->store.mutex);
     free(registry);
 }
@@ -189,6 +192,17 @@ int registry_not_found(struct call *call, const struct oci_name *name, const cha
                     STR_ARG(str_first(name->text, 100)));
 }
 
+/* Whether the database's folder can be written. Where the blobs are in it, too, they are the proof.
+ */
+static int folder_ready(const struct registry *registry, struct err *err)
+{
+    static const char some[4096] = {0};
+    auto_fd fd = openat(registry->folder_fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, some, sizeof(some)) != (ssize_t)sizeof(some) || fdatasync(fd) < 0)
+        return err_sys(err, "could not write a file in the data folder");
+    return 0;
+}
+
 /* Writing to an object store is paid for, and waits for long while it is away. So one asks at a
  * time; what was found a moment ago is good enough for the others, and when the one who asks has
  * waited for long they need not, to know. */
@@ -221,6 +235,8 @@ int registry_ready(struct call *call, struct registry *registry)
         return -1;
     if (!blob_store_is_remote(registry->blobs))
         return blob_store_ping(registry->blobs, &call->err);
+    if (registry->folder_fd >= 0 && folder_ready(registry, &call->err) < 0)
+        return -1;
     bool good;
     if (!must_ask_store(registry, &good))
         return good ? 0 : err_set(&call->err, ERR_BUSY, "the object store does not answer");

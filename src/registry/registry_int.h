@@ -15,6 +15,7 @@ struct registry_upload {
     struct blob_upload *blob;  /* owned; with the exclusive hold where the store excludes others */
     char id[BLOB_UPLOAD_ID_BYTES + 1];
     char repository[OCI_NAME_BYTES_MAX + 1];
+    int64_t repository_id;    /* when it was taken up; 0: not known */
     bool recorded;            /* has a row, and can be taken up again */
     bool over;                /* became a blob, or was cancelled: nothing of it is left to end */
     char hold[CALL_ID_BYTES]; /* the lease on its row, where the store does not exclude; empty: none
@@ -28,6 +29,7 @@ struct registry {
     struct blob_store *blobs; /* owned */
     struct cache *known;      /* owned; see known.c */
     struct closer *closer;    /* owned; NULL where nothing waits for a network: see closer.c */
+    int folder_fd;            /* owned; the data folder; -1: none */
     int lock_fd;              /* owned; holds the data folder's lock while it is open; -1: none */
     int64_t expire_us;
     int64_t lease_us;

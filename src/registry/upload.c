@@ -222,6 +222,7 @@ int registry_upload_open(struct call *call, struct registry *registry, const str
     if (found < 0 ||
         blob_upload_resume(upload->blob, row.received, row.hash_state, row.stage, &call->err) < 0)
         return -1;
+    upload->repository_id = row.repository_id;
     *ret = TAKE(upload);
     return 0;
 }
@@ -348,8 +349,8 @@ static int adopt(struct call *call, void *context)
     struct adoption *adoption = context;
     struct registry_upload *upload = adoption->upload;
     struct oci_name name = {str_from(upload->repository)};
-    int64_t repository;
-    if (meta_repository_ensure(call, &name, clock_wall(), &repository) < 0 ||
+    int64_t repository = upload->repository_id; /* its row keeps the repository there */
+    if ((repository == 0 && meta_repository_ensure(call, &name, clock_wall(), &repository) < 0) ||
         meta_blob_adopt(call, adoption->digest, adoption->size, adoption->location, clock_wall(),
                         &adoption->blob) < 0 ||
         meta_blob_link(call, repository, adoption->blob.id, clock_wall()) < 0)

@@ -16,6 +16,8 @@ int s3_put(struct call *call, struct s3 *s3, const char *key, struct str content
         .key = key,
         .body = content.p != NULL ? content : STR(""),
     };
+    s3_add_header(&request, "content-type",
+                  STR("application/octet-stream")); /* as readers see it */
     s3_add_encryption(s3, &request);
     struct fetch_answer answer;
     return s3_send(call, s3, &request, &answer);

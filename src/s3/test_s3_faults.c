@@ -489,8 +489,8 @@ static void requests_are_whole(void **state)
     assert_true(was_sent("x-amz-server-side-encryption-aws-kms-key-id: "
                          "arn:aws:kms:eu-west-1:1:key/a-b\r\n"));
     assert_true(
-        was_sent("SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-server-side-encryption;"
-                 "x-amz-server-side-encryption-aws-kms-key-id,"));
+        was_sent("SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date;"
+                 "x-amz-server-side-encryption;x-amz-server-side-encryption-aws-kms-key-id,"));
     assert_true(was_sent("x-amz-content-sha256: "
                          "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072\r\n"));
     next_requests(FINE);

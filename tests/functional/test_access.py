@@ -1,6 +1,5 @@
 """What clients without credentials may do: access.anonymous, and where it may be said."""
 
-import shutil
 import socket
 
 import pytest
@@ -75,11 +74,14 @@ def test_a_refused_upload_hears_its_refusal(closed_client):
 
 
 @pytest.fixture
-def pull_only(make_server, stocked, tmp_path):
-    """A server of access.anonymous=pull over a copy of the stocked folder."""
-    data = tmp_path / "copy"
-    shutil.copytree(stocked[0], data)
-    with Client(make_server("--access-anonymous", "pull", data=data)) as client:
+def pull_only(make_server, stocked):
+    """A server of access.anonymous=pull that holds app:v1."""
+    server = make_server()
+    with Client(server) as client:
+        push_image(client, "app", stocked[1], "v1")
+    server.stop()
+    server.args += ["--access-anonymous", "pull"]
+    with Client(server.start()) as client:
         yield client
 
 

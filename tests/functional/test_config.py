@@ -50,7 +50,33 @@ def variable(key):
     return "HOLDFAST_" + re.sub("[.-]", "_", key).upper()
 
 
-EXAMPLES = {"TEXT": "/some/where", "NUMBER": "7", "BYTES": "1MiB", "TIME": "70s", "FLAG": "true"}
+EXAMPLES = {"TEXT": "/some/where", "NUMBER": "7", "BYTES": "8MiB", "TIME": "70s", "FLAG": "true"}
+EXAMPLES_OF_KEYS = {
+    "limits.manifest": "1MiB",
+    "metadata": "postgres://user@db.example.com:5432/name?sslmode=verify-full",
+    "blobs": "s3://bucket/a/prefix",
+    "s3.endpoint": "https://s3.example.com:9000",
+    "s3.region": "eu-central-1",
+    "s3.access_key": "AKIDEXAMPLE",
+    "s3.encryption_key": "alias/holdfast",
+    "redirect.url": "https://cdn.example.com/blobs",
+}
+
+
+def example(kind, key):
+    return EXAMPLES_OF_KEYS.get(key, EXAMPLES.get(kind))
+
+
+def companions(key):
+    """Flags without which a setting would be refused."""
+    flags = []
+    if key.startswith("s3.") or key == "redirect.url":
+        flags.append("--blobs=s3://bucket")
+    if key == "s3.access_key":
+        flags.append("--s3-secret-key=of-it")
+    if key == "s3.encryption_key":
+        flags.append("--s3-encryption=aws:kms")
+    return flags
 
 
 # ---- Subcommands ----
@@ -96,20 +122,21 @@ def test_defaults_are_those_of_the_table():
     assert found["log.access"] == "true"
 
 
-@pytest.mark.parametrize("kind, key", [(k, key) for k, key in table() if k in EXAMPLES])
+@pytest.mark.parametrize("kind, key", [(k, key) for k, key in table() if example(k, key)])
 def test_each_setting_can_be_given_in_each_way(tmp_path, kind, key):
     if key.startswith("tls."):
         pytest.skip("goes only with others; see test_tls.py")
-    value = EXAMPLES[kind]
+    value = example(kind, key)
+    others = companions(key)
     section, _, name = key.rpartition(".")
     file = tmp_path / "holdfast.yaml"
     file.write_text(f"{section}:\n  {name}: {value}\n" if section else f"{name}: {value}\n")
-    wanted = settings_in_force(f"{flag(key)}={value}")[key]
+    wanted = settings_in_force(f"{flag(key)}={value}", *others)[key]
     assert wanted == value or kind == "TIME"
-    assert settings_in_force(env={variable(key): value})[key] == wanted
-    assert settings_in_force("--config", file)[key] == wanted
+    assert settings_in_force(*others, env={variable(key): value})[key] == wanted
+    assert settings_in_force("--config", file, *others)[key] == wanted
     if kind != "FLAG":
-        assert settings_in_force(flag(key), value)[key] == wanted
+        assert settings_in_force(flag(key), value, *others)[key] == wanted
 
 
 def test_a_flag_goes_before_a_variable_before_a_file_before_the_default(tmp_path):
@@ -161,6 +188,99 @@ def test_times_have_a_unit(value, wanted):
     assert found in (wanted if isinstance(wanted, set) else {wanted})
 
 
+# ---- Secrets ----
+
+PASSWORD = "hunter2-hunter2"
+URL = f"postgres://user:{PASSWORD}@db.example.com/name?sslpassword={PASSWORD}"
+STORE = ["--blobs=s3://bucket", "--s3-access-key=AKID"]
+
+
+@pytest.mark.parametrize("way", ["flag", "variable", "file"])
+def test_secrets_are_not_printed(tmp_path, way):
+    file = tmp_path / "holdfast.yaml"
+    file.write_text(f"metadata: {URL}\ns3:\n  secret_key: {PASSWORD}\n")
+    arguments, env = {
+        "flag": (["--metadata", URL, f"--s3-secret-key={PASSWORD}"], {}),
+        "variable": ([], {"HOLDFAST_METADATA": URL, "HOLDFAST_S3_SECRET_KEY": PASSWORD}),
+        "file": (["--config", file], {}),
+    }[way]
+    result = run("check-config", *STORE, *arguments, env=env)
+    assert result.returncode == 0, result.stderr
+    assert PASSWORD not in result.stdout + result.stderr
+    found = parse(result.stdout)
+    assert found["metadata"] == "postgres://user:********@db.example.com/name?sslpassword=********"
+    assert found["s3.secret_key"] == "********"
+
+
+def test_stars_are_not_taken_for_a_secret(tmp_path):
+    file = tmp_path / "printed.yaml"
+    file.write_text(run("check-config", *STORE, "--metadata", URL, "--s3-secret-key=x").stdout)
+    result = run("check-config", "--config", file)
+    assert result.returncode == 2
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if "metadata: " in line and "file:PATH" in line]
+    assert [line for line in lines if "s3.secret_key: " in line and "file:PATH" in line]
+
+
+@pytest.mark.parametrize("way", ["flag", "variable", "file"])
+def test_secrets_may_be_in_files(tmp_path, way):
+    (tmp_path / "url").write_text(URL + "\n")
+    (tmp_path / "key").write_text(PASSWORD)
+    url, key = f"file:{tmp_path}/url", f"file://{tmp_path}/key"
+    file = tmp_path / "holdfast.yaml"
+    file.write_text(f"metadata: {url}\ns3:\n  secret_key: {key}\n")
+    arguments, env = {
+        "flag": (["--metadata", url, "--s3-secret-key", key], {}),
+        "variable": ([], {"HOLDFAST_METADATA": url, "HOLDFAST_S3_SECRET_KEY": key}),
+        "file": (["--config", file], {}),
+    }[way]
+    result = run("check-config", *STORE, *arguments, env=env)
+    assert result.returncode == 0, result.stderr
+    assert PASSWORD not in result.stdout + result.stderr
+    found = parse(result.stdout)
+    assert (found["metadata"], found["s3.secret_key"]) == (url, key)
+
+    # What is printed can be used.
+    file.write_text(result.stdout)
+    assert run("check-config", "--config", file).stdout == result.stdout
+
+    # The file is read, and not just named.
+    (tmp_path / "url").write_text(f"mysql://user:{PASSWORD}@host")
+    result = run("check-config", *STORE, *arguments, env=env)
+    assert result.returncode == 2 and "postgres://" in result.stderr
+    assert PASSWORD not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("arguments, env, words", [
+    ([f"--metadata=mysql://u:{PASSWORD}@h"], {}, ["--metadata", "postgres://"]),
+    ([f"--metadata=postgres://u:{PASSWORD}@x@h/db"], {}, ["--metadata", "%40"]),
+    ([f"--metadata=postgres://u:{PASSWORD}/db"], {}, ["--metadata", "HOST:PORT"]),
+    ([f"--metadata=postgres://u:{PASSWORD}%@h/db"], {}, ["--metadata", "%25"]),
+    ([f"postgres://u:{PASSWORD}@h/db"], {}, ["postgres://u:********@h/db"]),
+    ([f"--blobs=postgres://u:{PASSWORD}@h/db"], {}, ["--blobs", "s3://BUCKET"]),
+    (["--blobs=s3://bucket", f"--s3-endpoint=https://u:{PASSWORD}@h"], {}, ["s3.access_key"]),
+    ([f"--s3-secret-key={PASSWORD}"], {}, ["--s3-secret-key", "blobs"]),
+    (["--blobs=s3://bucket", f"--s3-secret-key={PASSWORD}"], {}, ["needs s3.access_key"]),
+    (["--s3-secret-key", "half", PASSWORD], {}, ["--s3-secret-key"]),
+    (["--s3-secret-kye", PASSWORD], {}, ["--s3-secret-kye", "--s3-secret-key"]),
+    ([], {"HOLDFAST_METADATA": f"host=h password={PASSWORD}"}, ["HOLDFAST_METADATA"]),
+    ([], {"HOLDFAST_S3_SECRET_KEY": PASSWORD + "\n"}, ["HOLDFAST_S3_SECRET_KEY", "one line"]),
+    ([], {"HOLDFAST_S3_SECRET_KEY_FILE": "/run/secrets/key"},
+     ["HOLDFAST_S3_SECRET_KEY=file:PATH"]),
+    (["--metadata=file:/no/such/file"], {}, ["--metadata", "/no/such/file"]),
+    (["--s3-secret-key=file:/dev/null"], {}, ["--s3-secret-key", "/dev/null", "empty"]),
+    (["--s3-secret-key=file:/dev/zero"], {}, ["--s3-secret-key", "/dev/zero", "4095"]),
+    (["--s3-secret-key=file:"], {}, ["--s3-secret-key", "path"]),
+], ids=range(18))
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+def test_complaints_about_secrets_do_not_show_them(tmp_path, command, arguments, env, words):
+    result = run(command, *arguments, env=env, cwd=tmp_path)
+    assert result.returncode == 2
+    assert PASSWORD not in result.stdout + result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
 # ---- Errors ----
 
 @pytest.mark.parametrize("arguments, words", [
@@ -189,6 +309,21 @@ def test_times_have_a_unit(value, wanted):
     (["--proxy-trusted", "proxy.example.com"], ["proxy.example.com"]),
     (["--config", "/no/such/file.yaml"], ["/no/such/file.yaml"]),
     (["--tls-client-auth", "required"], ["tls.client_ca"]),
+    (["--metadata", "holdfast.db"], ["--metadata", "postgres://"]),
+    (["--blobs", "/srv/blobs"], ["/srv/blobs", "s3://BUCKET"]),
+    (["--blobs", "s3://Bucket"], ["s3://Bucket", "lower-case"]),
+    (["--blobs", "s3://bucket/a/../b"], ["s3://bucket/a/../b", "prefix"]),
+    (["--blobs", "s3://bucket/"], ["s3://bucket/", "'/'"]),
+    (["--s3-region", "eu-central-1"], ["--s3-region", "blobs"]),
+    (["--redirect-url", "https://cdn"], ["--redirect-url", "blobs"]),
+    (["--blobs=s3://bucket", "--s3-endpoint", "s3.example.com"], ["s3.example.com", "https://"]),
+    (["--blobs=s3://bucket", "--s3-endpoint", "https://h/bucket"], ["without a path"]),
+    (["--blobs=s3://bucket", "--redirect-url", "https://h/?a=b"], ["https://h/?a=b"]),
+    (["--blobs=s3://bucket", "--s3-access-key", "a"], ["--s3-access-key", "s3.secret_key"]),
+    (["--blobs=s3://bucket", "--s3-encryption-key", "a"], ["--s3-encryption-key", "aws:kms"]),
+    (["--blobs=s3://bucket", "--s3-encryption", "aes256"], ["aes256", "AES256"]),
+    (["--redirect-expire", "8d"], ["--redirect-expire", "7d"]),
+    (["--s3-part-size", "1MiB"], ["--s3-part-size", "5MiB"]),
 ], ids=lambda v: " ".join(v)[:50] if isinstance(v, list) else None)
 def test_a_wrong_argument_is_exit_2_and_named(arguments, words):
     result = run("check-config", *arguments)

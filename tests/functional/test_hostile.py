@@ -114,6 +114,7 @@ def test_a_broken_query_is_refused_or_ignored(client, repo, query):
     assert answer.status in (202, 400, 414), answer
 
 
+@pytest.mark.needs("stream")
 def test_requests_in_a_pipeline_are_answered_in_order(server, client, repo):
     digest = push_blob(client, repo, b"first")
     with Raw(server, timeout=10) as raw:
@@ -137,6 +138,7 @@ def test_an_upload_behind_an_upload_in_a_pipeline_is_taken(server, client, repo)
         assert client.get(f"/v2/{repo}/blobs/{sha256(data)}").body == data
 
 
+@pytest.mark.needs("stream")
 def test_an_unread_answer_and_a_reset_are_no_harm(server, client, repo):
     digest = push_blob(client, repo, random_bytes(2 << 20))
     before = server.open_files()

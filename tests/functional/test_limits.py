@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from holdfast import (Client, encode, in_threads, make_image, MANIFEST, push_blob, push_image,
-                      random_bytes, Raw, sha256, start_upload, wait_until, with_query)
+from holdfast import (Client, encode, in_threads, is_sanitized, make_image, MANIFEST, push_blob,
+                      push_image, random_bytes, Raw, sha256, start_upload, wait_until, with_query)
 
 GET = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -157,6 +157,7 @@ def test_a_slow_but_steady_body_is_served(make_server):
         assert answer.status == 201
 
 
+@pytest.mark.needs("stream")
 def test_an_answer_that_nobody_takes_is_cut(make_server):
     server = make_server("--timeouts-body", "1s")
     with Client(server) as client:
@@ -202,12 +203,14 @@ def test_a_manifest_without_end_is_refused_in_time(server, client):
     assert works(server)
 
 
-def test_a_large_upload_does_not_grow_the_server(server):
+def test_a_large_upload_does_not_grow_the_server(server, store):
+    # Parts for S3 are gathered in memory, and a sanitizer keeps what was freed for a while.
+    bound = 24 << 20 if store.has("files") or not is_sanitized() else 72 << 20
     with Client(server) as client:
         push_blob(client, "app", random_bytes(1 << 20))
         before = server.rss()
-        push_blob(client, "app", random_bytes(64 << 20))
-        assert server.rss() - before < 24 << 20
+        push_blob(client, "app", random_bytes(160 << 20))
+        assert server.rss() - before < bound
 
 
 # ---- Uploads at a time ----
