@@ -13,7 +13,20 @@ from servers import Broken, resident
 
 TOOL_SECONDS = 600
 MIB = 1024 * 1024
-WRK_REPORT = """
+WRK_SCRIPT = """
+-- Threads are dealt out to the servers on the loopback ports in WRK_PORTS, if it is there.
+local ports, threads = {}, 0
+for port in (os.getenv('WRK_PORTS') or ''):gmatch('%d+') do
+    ports[#ports + 1] = port
+end
+
+function setup(thread)
+    if #ports > 0 then
+        thread.addr = wrk.lookup('127.0.0.1', ports[threads % #ports + 1])[1]
+        threads = threads + 1
+    end
+end
+
 done = function(summary, latency, requests)
     local e = summary.errors
     io.write(string.format(
@@ -24,9 +37,11 @@ end
 """
 
 
-def run(argv):
+def run(argv, **variables):
     argv = [str(word) for word in argv]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=TOOL_SECONDS)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=TOOL_SECONDS, env={**os.environ, **variables}
+    )
     if done.returncode != 0:
         raise Broken(f"{shlex.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -37,7 +52,7 @@ class Tools:
 
     def __init__(self, folder, built=None):
         self.script = pathlib.Path(folder) / "report.lua"
-        self.script.write_text(WRK_REPORT)
+        self.script.write_text(WRK_SCRIPT)
         self.load_path = pathlib.Path(built or folder) / "load"
         self.bare_path = pathlib.Path(built or folder) / "bare"
         if built is None:
@@ -56,36 +71,46 @@ class Tools:
                 + ["-o", tool, "-lnettle", "-lgnutls", "-lpthread"]
             )
 
-    def wrk(self, url, connections, seconds, headers=()):
-        argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
-        argv += ["-s", self.script]
+    def wrk(self, url, connections, seconds, headers=(), ports=()):
+        """ports: of several servers, which share the connections; `url` is then of any of them."""
+        argv = ["wrk", f"-t{max(len(ports), 1)}", f"-c{connections}", f"-d{seconds}s"]
+        argv += ["--timeout", "30s", "-s", self.script]
         for header in headers:
             argv += ["-H", header]
-        out = run(argv + [url])
+        out = run(argv + [url], WRK_PORTS=" ".join(map(str, ports)))
         result = json.loads(out[out.index("RESULT ") + 7 :])
         if result["errors"] or not result["requests"]:
             raise Broken(f"wrk on {url}: {result}")
         return {
+            "requests": result["requests"],
             "rate": result["requests"] * 1e6 / result["us"],
             "p50_ms": result["p50_us"] / 1e3,
             "p99_ms": result["p99_us"] / 1e3,
         }
 
     def load_argv(self, port, verb, what, headers=(), tls=False, **flags):
-        argv = [self.load_path, "--port", port]
-        for name, value in flags.items():
-            argv += [f"--{name}", value]
+        """A flag whose value is a list is repeated, and so is --port."""
+        argv = [self.load_path]
+        for name, value in {"port": port, **flags}.items():
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                argv += [f"--{name}", one]
         return argv + (["--tls"] if tls else []) + [verb, what, *headers]
 
     def load(self, port, verb, what, **options):
         result = json.loads(run(self.load_argv(port, verb, what, **options)))
         return {
+            "requests": result["requests"],
+            "gib": result["bytes"] / MIB / 1024,
             "rate": result["requests"] / result["seconds"],
             "mb": result["bytes"] / result["seconds"] / 1e6,
             "p50_ms": result["p50_us"] / 1e3,
             "p99_ms": result["p99_us"] / 1e3,
             "cipher": result["cipher"],
         }
+
+
+def column(results, key):
+    return [result[key] for result in results]
 
 
 class MemoryWatch:

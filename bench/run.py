@@ -3,13 +3,13 @@
     python3 bench/run.py [BINARY] [--quick] [--only SECTION] [--output FILE]
 
 Peers: docker-registry (Debian's), nginx serving the same blob files, and a bare
-read-hash-write-fsync loop (bare.c). Servers take turns within each round, so that a noisy neighbour
-hits both; a ratio is the median over the rounds of ours / theirs. Everything runs on loopback
-ports and in a temporary folder (--folder says where; it must be on a real disk for the pushes to
-mean something). The exit status says whether the run worked, not whether targets were met."""
+read-hash-write-fsync loop (bare.c). Several nodes are compared in many_nodes.py. Servers take turns
+within each round, so that a noisy neighbour hits both; a ratio is the median over the rounds of
+ours / theirs. Everything runs on loopback ports and in a temporary folder (--folder says where; it
+must be on a real disk for the pushes to mean something). The exit status says whether the run
+worked, not whether targets were met."""
 
 import argparse
-import hashlib
 import json
 import os
 import pathlib
@@ -20,8 +20,10 @@ import sys
 import tempfile
 import time
 
+import many_nodes
 import seed
-from measure import MIB, MemoryWatch, Row, Tools
+from content import ask, push_blob, push_image, random_file
+from measure import MIB, MemoryWatch, Row, Tools, column
 from servers import Bare, Broken, DockerRegistry, Holdfast, Nginx, make_certificate, resident
 
 ACCEPT = f"Accept: {seed.MANIFEST_TYPE}"
@@ -47,6 +49,8 @@ class Bench:
         self.blob_bytes = 256 * MIB
         self.memory_layer_bytes = (256 if quick else 1024) * MIB
         self.manifests = 100_000 if quick else 1_000_000
+        self.cluster_rounds = 3 if quick else 5
+        self.cluster_seconds = 1 if quick else 2
         self.certificate = make_certificate(folder)
 
     def holdfast(self, name, **options):
@@ -76,80 +80,6 @@ class Bench:
                 results[index].append(measure())
             os.sync()  # what one round left to write is not the next one's burden
         return results
-
-
-def column(results, key):
-    return [result[key] for result in results]
-
-
-# ---- Content ----
-
-
-def push_blob(server, repository, body):
-    """Pushes bytes, or the content of a path. Returns the digest and the size."""
-    digest = hashlib.sha256()
-    if isinstance(body, pathlib.Path):
-        size = body.stat().st_size
-        with open(body, "rb") as file:
-            while piece := file.read(MIB):
-                digest.update(piece)
-    else:
-        size = len(body)
-        digest.update(body)
-    name = "sha256:" + digest.hexdigest()
-    connection = server.connect()
-    target = f"/v2/{repository}/blobs/uploads/"
-    target = ask(connection, "POST", target, expected=202).headers["Location"]
-    target += ("&" if "?" in target else "?") + "digest=" + name
-    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-    if isinstance(body, pathlib.Path):
-        with open(body, "rb") as file:
-            ask(connection, "PUT", target, file, headers, expected=201)
-    else:
-        ask(connection, "PUT", target, body, headers, expected=201)
-    connection.close()
-    return name, size
-
-
-def ask(connection, method, target, body=None, headers=None, expected=200):
-    """Sends a request, reads the whole answer into its `content`, and wants that status."""
-    connection.blocksize = 256 * 1024
-    connection.request(method, target, body, headers or {})
-    response = connection.getresponse()
-    response.content = response.read()
-    if response.status != expected:
-        raise Broken(f"{method} {target}: {response.status} {response.content[:500]!r}")
-    return response
-
-
-def push_image(server, repository, tag):
-    """An image with five layers, such as a small service has. Returns the manifest's bytes."""
-    descriptors = []
-    for i in range(6):
-        kind = "config.v1+json" if i == 0 else "layer.v1.tar+gzip"
-        digest, size = push_blob(server, repository, f"{kind} {i}".encode() * 100)
-        media_type = f"application/vnd.oci.image.{kind}"
-        descriptors.append({"mediaType": media_type, "digest": digest, "size": size})
-    manifest = {"schemaVersion": 2, "mediaType": seed.MANIFEST_TYPE, "config": descriptors[0]}
-    manifest |= {"layers": descriptors[1:]}
-    manifest |= {"annotations": {"org.opencontainers.image.version": tag}}
-    content = json.dumps(manifest, indent=2).encode()
-    connection = server.connect()
-    headers = {"Content-Type": seed.MANIFEST_TYPE}
-    target = f"/v2/{repository}/manifests/{tag}"
-    ask(connection, "PUT", target, content, headers, expected=201)
-    answer = ask(connection, "GET", target, headers={"Accept": seed.MANIFEST_TYPE})
-    if answer.content != content:
-        raise Broken(f"{server.name} gave another manifest than it took")
-    connection.close()
-    return content
-
-
-def random_file(path, size):
-    with open(path, "wb") as file:
-        for _ in range(size // MIB):
-            file.write(os.urandom(MIB))
-    return path
 
 
 # ---- Sections ----
@@ -428,6 +358,7 @@ SECTIONS = {
     "push-small": push_small,
     "memory": memory,
     "scale": scale,
+    "cluster": many_nodes.cluster,
 }
 
 
@@ -470,11 +401,12 @@ def machine_facts(binary, folder):
 REPEAT = """\
 ## How to repeat
 
-    make bench                              # all of it: about ten minutes, 25 GB of free disk
-    python3 bench/run.py --quick            # smaller sizes and fewer rounds: two to three minutes
+    make bench                              # all of it: about twenty minutes, 25 GB of free disk
+    python3 bench/run.py --quick            # smaller sizes and fewer rounds: about six minutes
     python3 bench/run.py --only blob-get    # one part of it
 
-It needs docker-registry, nginx, wrk and openssl beside what the build needs.
+It needs docker-registry, nginx, wrk and openssl beside what the build needs, and for the nodes
+PostgreSQL, radosgw, Ceph and HAProxy (`scripts/setup bench cluster`).
 
 ## How it is measured
 
@@ -493,6 +425,11 @@ It needs docker-registry, nginx, wrk and openssl beside what the build needs.
   times slower where nothing was ever written.
 - Resident memory is VmRSS, the peak is VmHWM: shared libraries and mapped database pages count.
 - Start-up is from fork to the first good answer to GET /v2/, with the files in the page cache.
+- Nodes: all of them, of both sides, use one S3 server (radosgw), which keeps objects in memory, so
+  that the registries are compared and not one disk; PostgreSQL syncs each commit to it. Both sides
+  redirect pulls to the S3 server, except where a pull goes through the node. Where no HAProxy is
+  named the clients' connections are dealt out to the nodes. wrk corrects its percentiles for the
+  requests that a stalled connection did not send. What one push takes of each part: scaling.md.
 """
 
 

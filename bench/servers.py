@@ -122,10 +122,12 @@ class Server:
 class Holdfast(Server):
     name = "holdfast"
 
-    def __init__(self, binary, folder, tls=None, access_log=False):
+    def __init__(self, binary, folder, tls=None, access_log=False, settings=None):
+        """settings: further variables."""
         super().__init__(folder, tls)
         self.binary = binary
         self.access_log = access_log
+        self.settings = settings or {}
 
     def prepare(self):
         self.argv = [self.binary, "serve"]
@@ -134,6 +136,7 @@ class Holdfast(Server):
             "HOLDFAST_DATA": str(self.folder),
             "HOLDFAST_LOG_LEVEL": "info" if self.access_log else "error",
             "HOLDFAST_LOG_ACCESS": "true" if self.access_log else "false",
+            **self.settings,
         }
         if self.tls:
             self.environment["HOLDFAST_TLS_CERTIFICATE"] = str(self.tls[0])
@@ -149,18 +152,24 @@ class Holdfast(Server):
 
 
 class DockerRegistry(Server):
+    """Over its folder; or over what `storage`, lines of its configuration, says."""
+
     name = "docker-registry"
+
+    def __init__(self, folder, storage=None):
+        super().__init__(folder)
+        self.storage = storage or f"  filesystem: {{rootdirectory: '{self.folder}'}}\n"
 
     def prepare(self):
         config = self.folder.with_name(self.folder.name + ".yml")
         config.write_text(
             "version: 0.1\n"
             "log: {level: error, accesslog: {disabled: true}}\n"
-            "storage:\n"
-            f"  filesystem: {{rootdirectory: '{self.folder}'}}\n"
+            f"storage:\n{self.storage}"
             "  delete: {enabled: true}\n"
             "  cache: {blobdescriptor: inmemory}\n"
-            f"http: {{addr: '127.0.0.1:{self.port}'}}\n"
+            # The secret is what lets an upload go on at another node.
+            f"http: {{addr: '127.0.0.1:{self.port}', secret: bench}}\n"
         )
         self.argv = ["docker-registry", "serve", config]
 
