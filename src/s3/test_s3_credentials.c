@@ -285,7 +285,8 @@ static void keys_of_the_environment(void **state)
     assert_store("Credential=FROMENVIRONMENT/");
     assert_store("/ap-south-1/s3/aws4_request");
     assert_store("x-amz-security-token: tok/en==\r\n");
-    assert_store("SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token,");
+    assert_store(
+        "SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date;x-amz-security-token,");
     auto_call call;
     call_init(&call);
     struct str url = {NULL, 0};
