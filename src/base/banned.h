@@ -7,7 +7,8 @@
 #include <string.h>
 #include <time.h>
 
-#if __has_include(<postgres_ext.h>) /* only where libpq is used: a macro of it names one of them */
+#if __has_include(<postgres_ext.h>) /* only where libpq is used: a macro of it names one of them \
+                                     */
 #include <postgres_ext.h>
 #endif
 

@@ -21,8 +21,8 @@ enum err_kind {
     ERR_RANGE,       /* bytes asked for or sent are not where they should be */
     ERR_UNSUPPORTED, /* understood, and not offered */
     ERR_BUSY,        /* works later: a limit, a lock, a shutdown */
-    ERR_AGAIN,       /* a transaction that lost against another: works at once, from its beginning */
-    ERR_UNSURE,      /* whether it was done is not known */
+    ERR_AGAIN,  /* a transaction that lost against another: works at once, from its beginning */
+    ERR_UNSURE, /* whether it was done is not known */
     ERR_TIMEOUT,
     ERR_FULL,     /* no space left to store it */
     ERR_IO,       /* the disk or the database failed */

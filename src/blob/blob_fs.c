@@ -160,7 +160,7 @@ static int open_sized_blob(struct blob_store *store, const struct blob_ref *blob
                            struct err *err)
 {
     auto_fd fd = -1;
-    uint64_t size;
+    uint64_t size = 0;
     if (open_blob(store, blob, &fd, &size, err) < 0)
         return -1;
     if (size != blob->size)

@@ -81,7 +81,7 @@ static int bucket_blob_open(struct blob_store *store, const struct blob_ref *blo
                             uint64_t n, const char *call_id, struct blob_content *ret,
                             struct err *err)
 {
-    struct bucket_key key;
+    struct bucket_key key = {""};
     if (key_of(blob, &key, err) < 0)
         return -1;
     struct stream *stream;
@@ -101,7 +101,7 @@ static int bucket_blob_redirect(struct blob_store *base, const struct blob_ref *
         *ret_url = (struct str){0};
         return 0;
     }
-    struct bucket_key key;
+    struct bucket_key key = {""};
     if (key_of(blob, &key, err) < 0)
         return -1;
     auto_call call;
@@ -132,7 +132,7 @@ static int take_piece(void *context, struct str piece, struct err *err)
 static int bucket_blob_stat(struct blob_store *store, const struct blob_ref *blob,
                             uint64_t *ret_size, struct err *err)
 {
-    struct bucket_key key;
+    struct bucket_key key = {""};
     if (key_of(blob, &key, err) < 0)
         return -1;
     auto_call call;
@@ -148,7 +148,7 @@ static int bucket_blob_read(struct blob_store *store, const struct blob_ref *blo
     uint64_t size;
     if (blob->size == 0) /* there is only its presence to be asked for */
         return bucket_blob_stat(store, blob, &size, err);
-    struct bucket_key key;
+    struct bucket_key key = {""};
     if (key_of(blob, &key, err) < 0)
         return -1;
     struct taking taking = {.take = take, .context = context};
@@ -202,7 +202,7 @@ static int walk_stray(const struct walking *walking, struct str key, struct err 
 static int walk_object(void *context, const struct s3_object *object, struct err *err)
 {
     const struct walking *walking = context;
-    struct bucket_key key;
+    struct bucket_key key = {""};
     if (!bucket_key_parse(object->key, &key))
         return walk_stray(walking, object->key, err);
     if (walking->walk->blob == NULL)

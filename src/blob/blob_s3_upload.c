@@ -151,7 +151,7 @@ static int begin_multipart(struct bucket_upload *upload, struct err *err)
 {
     auto_call call;
     call_init(&call);
-    struct bucket_key key;
+    struct bucket_key key = {""};
     bucket_key_make(upload->base.id, &key);
     struct str id;
     if (s3_multipart_begin(&call, store_of(upload)->s3, key.text, &id) < 0)
@@ -206,7 +206,7 @@ static int put_tail(struct bucket_upload *upload, struct err *err)
 {
     auto_call call;
     call_init(&call);
-    struct bucket_key key;
+    struct bucket_key key = {""};
     bucket_key_make(upload->base.id, &key);
     struct str content = {upload->n > 0 ? upload->buffer : "", upload->n};
     if (s3_put(&call, store_of(upload)->s3, key.text, content) < 0)

@@ -37,7 +37,7 @@ struct s3 *test_s3_open(const char *place)
     struct err err;
     if (s3_new(&options, &s3, &err) < 0) {
         log_err(LOG_LEVEL_ERROR, "no object store", &err);
-        require(!"the options are right");
+        require(false); /* the options are right */
     }
     return s3;
 }

@@ -289,7 +289,7 @@ int cmd_import(int n_arguments, char **arguments)
 {
     struct flags flags = {0};
     struct config config;
-    unsigned jobs;
+    unsigned jobs = JOBS_DEFAULT;
     int status = take_flags(&n_arguments, &arguments, &flags);
     if (status != EXIT_DONE)
         return status;

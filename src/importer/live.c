@@ -140,7 +140,7 @@ static int read_page(const struct live *live, const struct list *list, struct bu
                                      .restart = body_restart,
                                      .context = &body};
     struct fetch_answer answer;
-    struct str following;
+    struct str following = {0};
     int done = url_read(&call.arena, NULL, buf_str(next), &request.url, &call.err);
     if (done == 0)
         done = remote_get(&call, live->remote, &request, &answer);

@@ -249,9 +249,9 @@ static int end_body(struct call *call, void *context)
         return meta_job_failed(call, job->row.id, lease, later(now, retry_us(&job->row)),
                                end->error, &end->held);
     case OUTCOME_GIVEN_BACK:
-        return meta_job_return(call, job->row.id, lease, now, &end->held);
+        break;
     }
-    require(false);
+    return meta_job_return(call, job->row.id, lease, now, &end->held);
 }
 
 static bool pause_while_leased(const struct job *job)

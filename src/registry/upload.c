@@ -6,6 +6,8 @@
  * node that stood still, say) finds at its next change of the row that the lease is another's. */
 #include "registry/registry_int.h"
 
+#include <stdio.h>
+
 static struct registry_upload *upload_new(struct registry *registry, const struct oci_name *name)
 {
     struct registry_upload *upload = mem_zalloc(sizeof(*upload));
@@ -192,7 +194,7 @@ static int lease_row(struct call *call, struct registry_upload *upload, const st
         return err_set(&call->err, ERR_BUSY,
                        "upload \"" STR_FMT "\" is being written to by somebody", STR_ARG(id));
     }
-    memcpy(upload->hold, call->id, sizeof(upload->hold));
+    (void)snprintf(upload->hold, sizeof(upload->hold), "%s", call->id);
     *ret = taking.row;
     return 0;
 }
