@@ -2,11 +2,16 @@
 
 _holdfast()
 {
-    local commands="serve check-config fsck version help"
+    local commands="serve check-config fsck migrate backup restore version help"
     local settings="--config
-        --listen --data
+        --listen --data --metadata --blobs --read-only
         --access-anonymous --access-anonymous-push-anywhere
         --tls-certificate --tls-key --tls-client-ca --tls-client-auth
+        --database-connections --database-patience
+        --s3-endpoint --s3-region --s3-addressing --s3-ca --s3-access-key --s3-secret-key
+        --s3-encryption --s3-encryption-key --s3-part-size --s3-patience
+        --redirect-enabled --redirect-expire --redirect-url
+        --cache-size --cluster-lease
         --proxy-trusted
         --http-location --http-threads --http-workers --http-queue
         --limits-connections --limits-connections-per-address --limits-uploads --limits-manifest
@@ -25,7 +30,11 @@ _holdfast()
     fi
 
     case $before in
-        --config | --tls-certificate | --tls-key | --tls-client-ca)
+        --config | --tls-certificate | --tls-key | --tls-client-ca | --s3-ca)
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$word")
+            return ;;
+        --from | --to)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return ;;
@@ -34,13 +43,17 @@ _holdfast()
             mapfile -t COMPREPLY < <(compgen -d -- "$word")
             return ;;
         --access-anonymous) words="none pull push" ;;
+        --s3-addressing) words="auto path host" ;;
+        --s3-encryption) words="none AES256 aws:kms" ;;
         --tls-client-auth) words="none optional required" ;;
         --http-location) words="relative absolute" ;;
         --log-format) words="auto text json" ;;
         --log-level) words="debug info warn error" ;;
         --access-anonymous-push-anywhere) [[ $assigned ]] && words="true false" ;;
+        --read-only) [[ $assigned ]] && words="true false" ;;
+        --redirect-enabled) [[ $assigned ]] && words="true false" ;;
         --log-access) [[ $assigned ]] && words="true false" ;;
-        --repair | --deep) ;;
+        --repair | --deep | --metadata-only | --list | --verify | --overwrite) ;;
         --*) return ;; # a number, a size, a time or an address
     esac
 
@@ -51,6 +64,9 @@ _holdfast()
             case ${COMP_WORDS[1]} in
                 serve | check-config) words=$settings ;;
                 fsck) words="--repair --deep $settings" ;;
+                migrate) words="--from --to --threads --verify" ;;
+                backup) words="--to --metadata-only --list --verify --prune --threads $settings" ;;
+                restore) words="--from --at --overwrite --threads $settings" ;;
                 help) ((COMP_CWORD == 2)) && words=$commands ;;
             esac
         fi

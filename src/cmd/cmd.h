@@ -20,6 +20,9 @@ int cmd_serve(int n_arguments, char **arguments);
 int cmd_check_config(int n_arguments, char **arguments);
 int cmd_fsck(int n_arguments, char **arguments);
 int cmd_import(int n_arguments, char **arguments);
+int cmd_migrate(int n_arguments, char **arguments);
+int cmd_backup(int n_arguments, char **arguments);
+int cmd_restore(int n_arguments, char **arguments);
 
 /* ---- What subcommands share ---- */
 

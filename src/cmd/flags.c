@@ -29,7 +29,8 @@ static int take(const struct cmd_flag *flag, struct str value, int n, char **arg
         *flag->is_set = true;
         return EXIT_DONE;
     }
-    if (value.p == NULL && *i + 1 == n)
+    /* A flag behind it is no value: that one was forgotten. */
+    if (value.p == NULL && (*i + 1 == n || str_starts(str_from(arguments[*i + 1]), STR("--"))))
         return fail(flag->name, "needs a value");
     *flag->value = value.p != NULL ? value.p : arguments[++*i];
     return EXIT_DONE;

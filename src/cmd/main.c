@@ -25,6 +25,13 @@ static const struct {
     {"import", cmd_import,
      "[--from] SOURCE [--repository GLOB]... [--prefix NAME] [--jobs N] [--dry-run] [SETTING]...",
      "bring in an existing registry; without a SOURCE, tells what it takes"},
+    {"migrate", cmd_migrate, "--from FILE --to FILE [--threads N] [--verify]",
+     "copy the registry of one configuration to that of another, which may be served meanwhile"},
+    {"backup", cmd_backup,
+     "--to FOLDER [--metadata-only] [--list | --verify | --prune TIME] [--threads N] [SETTING]...",
+     "add a snapshot to a backup, list or verify its snapshots, or forget those before a time"},
+    {"restore", cmd_restore, "--from FOLDER [--at TIME] [--overwrite] [--threads N] [SETTING]...",
+     "make a registry what it was at the newest snapshot, or at the last one before a time"},
     {"version", cmd_version, "", "print the version"},
     {"help", cmd_help, "", "print this, and every setting"},
 };

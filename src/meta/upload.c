@@ -15,7 +15,7 @@ int meta_upload_insert(struct call *call, int64_t repository_id, struct str id,
     return db_run(stmt, &call->err);
 }
 
-#define COLUMNS "u.repository_id, u.received, u.hash_state, u.stage"
+#define COLUMNS "repository_id, received, hash_state, stage"
 
 /* Reads COLUMNS, which stand from column `at` on. */
 static struct meta_upload read_upload(struct call *call, struct db_stmt *stmt, int at)
@@ -45,7 +45,7 @@ int meta_upload_find(struct call *call, const struct oci_name *repository, struc
     return 0;
 }
 
-static const char sql_hold[] = "UPDATE upload AS u SET hold = $3, held_until = $5"
+static const char sql_hold[] = "UPDATE upload SET hold = $3, held_until = $5"
                                " WHERE id = $2 AND held_until < $4"
                                " AND repository_id = (SELECT id FROM repository WHERE name = $1)"
                                " RETURNING " COLUMNS;
