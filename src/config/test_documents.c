@@ -64,8 +64,14 @@ static bool is_one_of(struct str name, const char *const *names)
 /* Each word that looks like a flag or like a variable must be one of ours. */
 static void names_are_known(const char *path, const struct buf *text)
 {
-    static const char *const other_flags[] = {"--config",  "--repair", "--deep",
-                                              "--version", "--help",   NULL};
+    static const char *const other_flags[] = {
+        "--config", "--version", "--help", "--repair", "--deep",
+        /* of migrate, backup and restore */
+        "--from", "--to", "--threads", "--verify", "--metadata-only", "--list", "--prune", "--at",
+        "--overwrite",
+        /* of import */
+        "--repository", "--name", "--prefix", "--jobs", "--dry-run", "--username",
+        "--password-file", "--password-env", "--docker-config", "--ca", "--insecure-http", NULL};
     static const char *const other_variables[] = {"HOLDFAST_CONFIG", "HOLDFAST_", NULL};
     /* Flags of other programs, and a mistake, in examples. */
     static const char *const foreign_flags[] = {"--dest-tls-verify", "--system", "--log-levl",
