@@ -2,7 +2,7 @@
 
 _holdfast()
 {
-    local commands="serve check-config fsck migrate backup restore version help"
+    local commands="serve check-config fsck migrate backup restore import version help"
     local settings="--config
         --listen --data --metadata --blobs --read-only
         --access-anonymous --access-anonymous-push-anywhere
@@ -53,7 +53,7 @@ _holdfast()
         --read-only) [[ $assigned ]] && words="true false" ;;
         --redirect-enabled) [[ $assigned ]] && words="true false" ;;
         --log-access) [[ $assigned ]] && words="true false" ;;
-        --repair | --deep | --metadata-only | --list | --verify | --overwrite) ;;
+        --repair | --deep | --metadata-only | --list | --verify | --overwrite | --dry-run | --insecure-http) ;;
         --*) return ;; # a number, a size, a time or an address
     esac
 
@@ -67,6 +67,8 @@ _holdfast()
                 migrate) words="--from --to --threads --verify" ;;
                 backup) words="--to --metadata-only --list --verify --prune --threads $settings" ;;
                 restore) words="--from --at --overwrite --threads $settings" ;;
+                import) words="--repository --name --prefix --jobs --overwrite --dry-run --username
+                    --password-file --password-env --docker-config --ca --insecure-http $settings" ;;
                 help) ((COMP_CWORD == 2)) && words=$commands ;;
             esac
         fi
