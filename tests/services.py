@@ -956,6 +956,7 @@ def main():
     runs.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
     try:
         sys.exit(run(arguments.postgres, arguments.s3, arguments.command))
     except KeyboardInterrupt:
