@@ -42,13 +42,12 @@ static void *listen_for_signals(void *context)
 
 /* ---- What is shown ---- */
 
-static void print_done(const struct cmd_copy *copy)
+static void print_done(FILE *to, const struct cmd_copy *copy)
 {
     if (strcmp(copy->stage, "bytes") == 0)
-        (void)fprintf(stderr, "%.1f of %.1f MiB", (double)copy->done / MIB,
-                      (double)copy->total / MIB);
+        (void)fprintf(to, "%.1f of %.1f MiB", (double)copy->done / MIB, (double)copy->total / MIB);
     else
-        (void)fprintf(stderr, "%llu of %llu %s, %.1f MiB copied", (unsigned long long)copy->done,
+        (void)fprintf(to, "%llu of %llu %s, %.1f MiB copied", (unsigned long long)copy->done,
                       (unsigned long long)copy->total, copy->stage, (double)copy->bytes / MIB);
 }
 
@@ -68,11 +67,12 @@ static void draw(void *context, const char *stage, uint64_t done, uint64_t total
         if (!cmd_bar_draw(&copy->bar, "", copy->done, copy->total))
             return;
         (void)fputc(' ', stderr);
-        print_done(copy);
+        print_done(stderr, copy);
     } else if (clock_since_us(copy->told) >= LINE_INTERVAL_US) {
         copy->told = clock_mono();
-        print_done(copy);
-        (void)fputc('\n', stderr);
+        print_done(stdout, copy);
+        (void)fputc('\n', stdout);
+        (void)fflush(stdout);
     }
 }
 

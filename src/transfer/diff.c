@@ -295,21 +295,20 @@ static int read_content(struct batch *batch, int64_t id, struct str *ret, bool *
     return done;
 }
 
-/* Of one of both, or of both. */
-static int change_entry(struct batch *batch, const struct entry *source, const struct entry *target,
-                        struct err *err)
+/* entry: of the source, or the one that is removed. target_id: of the target's row, if it has one.
+ */
+static int change_entry(struct batch *batch, enum change_kind kind, const struct entry *entry,
+                        int64_t target_id, struct err *err)
 {
-    struct change change = {.entry_kind = batch->kind, .entry = source != NULL ? *source : *target};
-    change.kind = target == NULL ? CHANGE_PUT : source == NULL ? CHANGE_REMOVE : CHANGE_REPLACE;
-    struct entry *entry = &change.entry;
-    entry->id = target != NULL ? target->id : 0;
-    entry->key = str_dup(&batch->arena, entry->key);
-    entry->text = str_dup(&batch->arena, entry->text);
-    if (batch->kind == ENTRY_MANIFEST && source != NULL) {
+    struct change change = {.kind = kind, .entry_kind = batch->kind, .entry = *entry};
+    change.entry.id = target_id;
+    change.entry.key = str_dup(&batch->arena, entry->key);
+    change.entry.text = str_dup(&batch->arena, entry->text);
+    if (batch->kind == ENTRY_MANIFEST && kind != CHANGE_REMOVE) {
         bool found;
-        if (read_content(batch, source->id, &entry->content, &found) < 0)
+        if (read_content(batch, entry->id, &change.entry.content, &found) < 0)
             return side_failed(batch->work->from, err);
-        if (!found || !is_sound(batch, entry, entry->content))
+        if (!found || !is_sound(batch, entry, change.entry.content))
             return 0;
     }
     return add_change(batch, &change, err);
@@ -323,6 +322,22 @@ static bool is_same(const struct batch *batch, const struct entry *a, const stru
     /* Where a registry has the bytes is its own business. */
     bool own_text = batch->kind == ENTRY_LINK && !batch->work->to->kind->names_places;
     return own_text || str_eq(a->text, b->text);
+}
+
+/* The next entries of both, of which either may be NULL. order: below, at or above 0, when only the
+ * source has it, both have it, only the target has it. */
+static int diff_entry(struct batch *batch, const struct entry *source, const struct entry *target,
+                      int order, struct err *err)
+{
+    const struct entry *entry = order <= 0 ? source : target;
+    if (order == 0 && is_same(batch, source, target))
+        return 0;
+    if (batch->work->compare) {
+        tell(batch, entry, difference(order <= 0, order >= 0));
+        return 0;
+    }
+    enum change_kind kind = order < 0 ? CHANGE_PUT : order > 0 ? CHANGE_REMOVE : CHANGE_REPLACE;
+    return change_entry(batch, kind, entry, order >= 0 ? target->id : 0, err);
 }
 
 static int diff_kind(struct batch *batch, int64_t source_repository, struct err *err)
@@ -341,11 +356,7 @@ static int diff_kind(struct batch *batch, int64_t source_repository, struct err 
         int order = a == NULL ? 1 : b == NULL ? -1 : str_cmp(a->key, b->key);
         source.at += order <= 0;
         target.at += order >= 0;
-        if (order == 0 && is_same(batch, a, b))
-            continue;
-        if (work->compare)
-            tell(batch, order <= 0 ? a : b, difference(order <= 0, order >= 0));
-        else if (change_entry(batch, order <= 0 ? a : NULL, order >= 0 ? b : NULL, err) < 0)
+        if (diff_entry(batch, a, b, order, err) < 0)
             return -1;
     }
     return 0;
@@ -430,7 +441,7 @@ static int compare_repository(struct batch *batch, const struct meta_repository_
     return diff_entries(batch, source->id, err);
 }
 
-/* Of this name. Either may be NULL, when that side does not have it. */
+/* The one at hand. Either may be NULL, when that side does not have it. */
 static int diff_repository(struct batch *batch, const struct meta_repository_row *source,
                            const struct meta_repository_row *target, struct err *err)
 {
@@ -438,8 +449,6 @@ static int diff_repository(struct batch *batch, const struct meta_repository_row
     /* Deleted and made again, it is another one. */
     bool same = source != NULL && target != NULL && source->created_at.us == target->created_at.us;
     work->counts.repositories += source != NULL;
-    if (key_set(&work->repository, source != NULL ? source->name : target->name, err) < 0)
-        return -1;
     if (work->compare)
         return compare_repository(batch, source, target, same, err);
     if (target != NULL && !same && remove_repository(batch, target, err) < 0)
@@ -459,7 +468,9 @@ int diff_all(struct work *work, uint64_t total, struct err *err)
         int order = !source.found   ? 1
                     : !target.found ? -1
                                     : str_cmp(source.row.name, target.row.name);
-        if (diff_repository(batch, order <= 0 ? &source.row : NULL, order >= 0 ? &target.row : NULL,
+        struct str name = order <= 0 ? source.row.name : target.row.name;
+        if (key_set(&work->repository, name, err) < 0 ||
+            diff_repository(batch, order <= 0 ? &source.row : NULL, order >= 0 ? &target.row : NULL,
                             err) < 0 ||
             (order <= 0 && walk_next(&source, err) < 0) ||
             (order >= 0 && walk_next(&target, err) < 0))

@@ -8,11 +8,9 @@ static int read_source(struct side *from, struct str *ret_id, uint64_t *ret_repo
     struct meta_totals totals;
     if (side_read(from) < 0)
         return -1;
-    int done = meta_identity(call, ret_id, &origin);
-    if (done == 0)
-        done = meta_totals(call, &totals);
+    bool failed = meta_identity(call, ret_id, &origin) < 0 || meta_totals(call, &totals) < 0;
     side_read_end(from);
-    if (done < 0)
+    if (failed)
         return -1;
     *ret_repositories = totals.repositories;
     return 0;

@@ -674,6 +674,39 @@ static void a_killed_prune_is_gone_on_with(void **state)
 
 /* ---- Beside a server ---- */
 
+static struct registry *served; /* while a backup of it is taken */
+
+/* After each repository that was looked at, one behind it changes, and one before it. */
+static void change_all(struct lab *lab, const char *stage)
+{
+    static unsigned n;
+    if (strcmp(stage, "repositories") != 0)
+        return;
+    const char *seed = str_printf(&lab->call.arena, "meanwhile %u", n++).p;
+    (void)push_image(lab, served, "team/app", "v1", seed);
+    (void)push_image(lab, served, "zz", "latest", seed);
+    (void)push_image(lab, served, "aa", "latest", seed);
+}
+
+static void nothing_that_comes_later_is_in_a_snapshot(void **state)
+{
+    struct lab *lab = *state;
+    served = open_as(lab, "from", REGISTRY_SERVE);
+    fill(lab, served);
+    const char *expected[2] = {dump(lab, "from"), NULL};
+    struct wall_us times[2];
+    lab->meanwhile = change_all;
+    times[0] = back_up(lab);
+    expected[1] = dump(lab, "from");
+    times[1] = back_up(lab);
+    lab->meanwhile = NULL;
+    registry_close(served);
+    for (size_t i = 0; i < 2; i++) {
+        restore(lab, times[i], "to");
+        assert_restored(lab, expected[i], "to");
+    }
+}
+
 struct pushing {
     struct lab lab; /* a call of its own */
     struct registry *registry;
@@ -761,6 +794,7 @@ int main(void)
         TEST(a_killed_restore_is_gone_on_with),
         TEST(a_killed_prune_is_gone_on_with),
 #endif
+        TEST(nothing_that_comes_later_is_in_a_snapshot),
         TEST(a_snapshot_is_of_one_moment),
     };
     return cmocka_run_group_tests_name("transfer_backup", tests, NULL, NULL);

@@ -27,8 +27,9 @@ struct lab {
     struct transfer_options options;
     struct transfer_counts counts;
     atomic_bool stop;
-    unsigned stop_after; /* calls of `progress`; 0: never */
-    struct buf troubles; /* a line each */
+    unsigned stop_after;                                   /* calls of `progress`; 0: never */
+    void (*meanwhile)(struct lab *lab, const char *stage); /* in each of these; may be NULL */
+    struct buf troubles;                                   /* a line each */
     unsigned n_troubles;
 };
 
@@ -52,6 +53,8 @@ static inline void note_progress(void *context, const char *stage, uint64_t done
     struct lab *lab = context;
     assert_non_null(stage);
     assert_true(total == 0 || done <= total);
+    if (lab->meanwhile != NULL)
+        lab->meanwhile(lab, stage);
     if (lab->stop_after > 0 && --lab->stop_after == 0)
         atomic_store(&lab->stop, true);
 }

@@ -148,10 +148,10 @@ def push_all_the_time(server, number, stop, acknowledged):
                 return
             image = make_image(2, source.randrange(1, 30000))
             push_image(client, f"load{number}", image, f"v{i}")
-            acknowledged[number].append((f"v{i}", image))
             if i % 5 == 4:
                 client.delete(f"/v2/load{number}/manifests/{image.digest}")
-                acknowledged[number].pop()
+            else:
+                acknowledged[number].append((f"v{i}", image))
 
 
 def test_a_snapshot_under_load_has_all_that_was_acknowledged(keeper):
@@ -286,6 +286,21 @@ def test_damage_is_found(lived):
     lived.take()  # what is lost comes again
     assert lived.about("--verify").returncode == 0
     lived.check_restored(*lived.snapshots[-1])
+
+
+@pytest.mark.needs("files")
+def test_blobs_that_the_registry_lost_are_restored(lived):
+    files = [path for path in (lived.data / "blobs").rglob("*") if path.is_file()]
+    for path in files[::3]:
+        path.unlink()
+    assert run("fsck", "--data", lived.data).returncode == 1
+    run("fsck", "--repair", "--data", lived.data)
+    result = run("restore", "--from", lived.backup, "--data", lived.data, "--overwrite")
+    assert result.returncode == 0, result
+    assert run("fsck", "--deep", "--data", lived.data).returncode == 0
+    with lived.serve() as server:
+        lived.model.check(server)
+        assert server.stop() == 0
 
 
 # ---- Broken off ----
