@@ -112,8 +112,8 @@ def _reset(sock):
 
 
 class FaultProxy(Service):
-    """Before the server on loopback port `target`. http=False: it looks into nothing, and only
-    slow, cut and hang mean something (for PostgreSQL)."""
+    """Before the server on loopback port `target`. http=False: it knows no requests, and only
+    slow, cut, hang and lose mean something (for PostgreSQL)."""
 
     def __init__(self, target, *, http=True):
         self.target = target
@@ -127,6 +127,7 @@ class FaultProxy(Service):
         self._faults = ()
         self._delay = 0.0
         self._rate = None
+        self._lost = None
         self.requests = collections.deque(maxlen=1_000_000)
         self.connections = 0
         self.injected = 0  # faults that were given to somebody
@@ -165,7 +166,7 @@ class FaultProxy(Service):
     # ---- Switches ----
 
     def heal_switches(self):
-        self._faults, self._delay, self._rate = (), 0.0, None
+        self._faults, self._delay, self._rate, self._lost = (), 0.0, None, None
         self._flowing.set()
 
     def heal(self):
@@ -187,6 +188,11 @@ class FaultProxy(Service):
         """delay: seconds before each request (each piece, if it is not HTTP). The rate holds for
         each connection and direction."""
         self._delay, self._rate = delay, bytes_per_second
+
+    def lose(self, mark, *, share=1.0):
+        """Breaks the connection instead of passing on what the server says when `mark` is in it. Not
+        for HTTP."""
+        self._lost = mark, share
 
     def cut(self):
         """Refuses connections, and resets those that are."""
@@ -250,12 +256,22 @@ class FaultProxy(Service):
             with self._lock:
                 self._sockets -= {client, server}
 
+    def _loses(self, piece):
+        if self._lost is None:
+            return False
+        mark, share = self._lost
+        hit = mark in piece and random.random() < share
+        self.injected += hit
+        return hit
+
     def _tunnel(self, client, server):
         def pump(source, sink):
             try:
                 while piece := source.recv(PIECE):
                     if self._delay:
                         time.sleep(self._delay)
+                    if source is server and self._loses(piece):
+                        raise ConnectionError("told to")
                     self._send(sink, piece)
                 sink.shutdown(socket.SHUT_WR)
             except OSError:
