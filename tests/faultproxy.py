@@ -190,8 +190,8 @@ class FaultProxy(Service):
         self._delay, self._rate = delay, bytes_per_second
 
     def lose(self, mark, *, share=1.0):
-        """Breaks the connection instead of passing on what the server says when `mark` is in it. Not
-        for HTTP."""
+        """Breaks the connection instead of passing on what holds `mark` and comes from the server;
+        not for HTTP."""
         self._lost = mark, share
 
     def cut(self):

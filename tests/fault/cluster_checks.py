@@ -19,8 +19,8 @@ SHIFT = 7200                   # seconds by which a node's clock is wrong when u
 
 
 def small_cluster(folder, *flags):
-    """Three nodes with small parts and short leases. AddressSanitizer does not keep for long what was
-    freed, so that memory tells something."""
+    """Three nodes with small parts and short leases. AddressSanitizer does not keep for long what
+    was freed, so that memory tells something."""
     options = os.environ.get("ASAN_OPTIONS", "")
     return Cluster(folder, args=("--s3-part-size", "5MiB", "--cluster-lease", f"{LEASE}s",
                                  "--uploads-expire", "1m", *flags),
