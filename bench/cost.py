@@ -271,6 +271,7 @@ def times(stack, options):
     many = {"seconds": TIMED_SECONDS, "connections": 4}
     images = {"connections": 16, "requests": 300, "size": SMALL, "seed": 1}
     large = {"connections": 1, "requests": 2, "size": 256 * MIB, "seed": 2}
+    whole = {"connections": 1, "requests": 32, "size": 16 * MIB, "seed": 3}
     with stack.holdfast(1) as nodes:
         digest = seed.digest_of(push_image(nodes, REPOSITORY, "timed"))
         blob, _ = push_blob(nodes, REPOSITORY, random_file(options.folder / "blob", 16 * MIB))
@@ -288,6 +289,10 @@ def times(stack, options):
                 lambda: load_gib(nodes, "stream", REPOSITORY, **large),
             ),
             (
+                "GiB pushed in layers of 16 MiB",
+                lambda: load_gib(nodes, "stream", REPOSITORY, **whole),
+            ),
+            (
                 "GiB pulled by redirect, 16 MiB each",
                 lambda: load_gib(nodes, "follow", path, **many),
             ),
@@ -299,6 +304,14 @@ def times(stack, options):
             nodes,
             "GiB pulled through the node, 16 MiB each",
             lambda: load_gib(nodes, "pull", path, **many),
+        )
+    large["seed"] = 4
+    with stack.holdfast(1, tls=True) as nodes:
+        time_row(
+            stack,
+            nodes,
+            "GiB pushed in layers of 256 MiB, the store by https",
+            lambda: load_gib(nodes, "stream", REPOSITORY, **large),
         )
 
 

@@ -12,7 +12,8 @@ killed. Nothing else on the machine is touched.
 
 As a command it starts them for another one, which finds them in its environment
 (HOLDFAST_TEST_POSTGRES: the URL of an empty database; HOLDFAST_TEST_S3: the endpoint;
-HOLDFAST_TEST_S3_BUCKET: an empty bucket; AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+HOLDFAST_TEST_S3_BUCKET: an empty bucket; HOLDFAST_TEST_S3_TLS: the same store over https;
+HOLDFAST_TEST_S3_CA: who certifies it; AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_DEFAULT_REGION), and ends with its exit status, or with 77 where a service is not installed:
 
     python3 tests/services.py run --postgres --s3 -- COMMAND...
@@ -925,10 +926,12 @@ def run(postgres, s3, command):
                 server.start()
                 environment["HOLDFAST_TEST_POSTGRES"] = server.url(server.create_database())
             if s3:
-                store = ObjectStore(folder / "s3")
+                store = ObjectStore(folder / "s3", tls=True)
                 services.append(store)
                 store.start()
                 environment.update(store.environment(), HOLDFAST_TEST_S3=store.endpoint,
+                                   HOLDFAST_TEST_S3_TLS=store.tls_endpoint,
+                                   HOLDFAST_TEST_S3_CA=str(store.ca),
                                    HOLDFAST_TEST_S3_BUCKET=store.make_bucket())
             child = subprocess.Popen(guarded(*command), env=environment)
             try:

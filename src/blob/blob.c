@@ -35,6 +35,19 @@ int blob_store_ping(struct blob_store *store, struct err *err)
     return written && removed ? 0 : -1;
 }
 
+int blob_store_look(struct blob_store *store, struct err *err)
+{
+    const struct blob_backend *backend = store->backend;
+    return backend->store_look != NULL ? backend->store_look(store, err)
+                                       : blob_store_ping(store, err);
+}
+
+void blob_store_give_up(struct blob_store *store, struct mono_us at)
+{
+    if (store->backend->store_give_up != NULL)
+        store->backend->store_give_up(store, at);
+}
+
 int blob_store_space(struct blob_store *store, uint64_t *ret_free, uint64_t *ret_total,
                      struct err *err)
 {

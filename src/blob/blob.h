@@ -51,6 +51,12 @@ void blob_store_close(struct blob_store *store);
 bool blob_store_is_remote(const struct blob_store *store);
 /* Proves that the store can be written: makes, syncs and removes something small. */
 int blob_store_ping(struct blob_store *store, struct err *err) MUST_CHECK;
+/* Proves that a remote store answers and takes our keys, at less cost: it is asked for something
+ * that is not there. A local one is written all the same. */
+int blob_store_look(struct blob_store *store, struct err *err) MUST_CHECK;
+/* From then on nobody waits for a remote store: what waits fails within a second, and so does what
+ * comes later (BUSY). May be said again, for another time. */
+void blob_store_give_up(struct blob_store *store, struct mono_us at);
 /* Bytes free and in all on the store's file system; zero both where there is no such bound. */
 int blob_store_space(struct blob_store *store, uint64_t *ret_free, uint64_t *ret_total,
                      struct err *err) MUST_CHECK;

@@ -34,6 +34,8 @@ struct blob_backend {
     bool remote;
     bool excludes;
     void (*store_close)(struct blob_store *store);
+    int (*store_look)(struct blob_store *store, struct err *err);         /* NULL: local */
+    void (*store_give_up)(struct blob_store *store, struct mono_us when); /* NULL: local */
     int (*store_space)(struct blob_store *store, uint64_t *ret_free, uint64_t *ret_total,
                        struct err *err);
 

@@ -19,6 +19,34 @@ static void bucket_store_close(struct blob_store *base)
     free(store);
 }
 
+static int nothing_taken(void *context, struct str piece, struct err *err)
+{
+    (void)context;
+    (void)piece;
+    (void)err;
+    return 0;
+}
+
+/* GET, as only the body of an answer tells a key that is not there from a bucket that is not. */
+static int bucket_store_look(struct blob_store *store, struct err *err)
+{
+    char id[BLOB_UPLOAD_ID_BYTES + 1];
+    struct bucket_key key = {""};
+    blob_upload_id_make(id);
+    bucket_key_make(id, &key);
+    auto_call call;
+    call_init(&call);
+    if (s3_get(&call, bucket_store_of(store)->s3, key.text, 0, 1, nothing_taken, NULL) == 0 ||
+        call.err.kind == ERR_NOT_FOUND)
+        return 0;
+    return bucket_failed(&call, err);
+}
+
+static void bucket_store_give_up(struct blob_store *store, struct mono_us at)
+{
+    s3_give_up(bucket_store_of(store)->s3, at);
+}
+
 static int bucket_store_space(struct blob_store *store, uint64_t *ret_free, uint64_t *ret_total,
                               struct err *err)
 {
@@ -252,6 +280,8 @@ static const struct blob_backend bucket_backend = {
     .remote = true,
     .excludes = false,
     .store_close = bucket_store_close,
+    .store_look = bucket_store_look,
+    .store_give_up = bucket_store_give_up,
     .store_space = bucket_store_space,
     .upload_create = bucket_upload_create,
     .upload_hold = bucket_upload_create, /* nothing is asked, so there is nothing to find */

@@ -201,6 +201,17 @@ static int send_part(struct bucket_upload *upload, size_t n, struct err *err)
     return 0;
 }
 
+/* Where the buffer has all bytes of the upload, its hash is the running one: nothing is hashed
+ * twice, and the store refuses what is not what the client's digest is compared with. */
+static bool buffer_hash(const struct bucket_upload *upload, uint8_t ret[HASH_BYTES_MAX])
+{
+    struct hash hash = upload->base.hash; /* a copy: more may come */
+    if (hash.algorithm != HASH_SHA256 || upload->n != upload->base.offset)
+        return false;
+    hash_final(&hash, ret);
+    return true;
+}
+
 /* Puts the buffer as an object of its own. */
 static int put_tail(struct bucket_upload *upload, struct err *err)
 {
@@ -209,7 +220,9 @@ static int put_tail(struct bucket_upload *upload, struct err *err)
     struct bucket_key key = {""};
     bucket_key_make(upload->base.id, &key);
     struct str content = {upload->n > 0 ? upload->buffer : "", upload->n};
-    if (s3_put(&call, store_of(upload)->s3, key.text, content) < 0)
+    uint8_t hash[HASH_BYTES_MAX];
+    if (s3_put(&call, store_of(upload)->s3, key.text, content,
+               buffer_hash(upload, hash) ? hash : NULL) < 0)
         return bucket_failed(&call, err);
     tail_leave(upload);
     upload->stage.tail = key;

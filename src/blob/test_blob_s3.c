@@ -302,6 +302,50 @@ static void what_the_object_store_is_asked(void **state)
     ASSERT_NO_CALLS();
 }
 
+/* Pieces as they come, acknowledged or not: what has been hashed on its way in is not hashed again,
+ * as long as one object has all of it. */
+static void an_object_of_all_bytes_is_hashed_once(void **state)
+{
+    struct place *place = place_of(state);
+    struct err err;
+    struct blob_row blob;
+    static const size_t sizes[] = {0, 1, 5 * MIB, HELD};
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+        struct str content = content_of(sizes[i]);
+        struct oci_digest digest = sample_digest(sizes[i]);
+        OK(row_push(&blob, place->store, HASH_SHA256, content, &digest, &err));
+        assert_blob(place, &blob, content);
+        auto_row row = {0};
+        create_row(place, &row);
+        patch(place, &row, content);
+        finish(place, &row, STR(""), &digest, &blob);
+        assert_blob(place, &blob, content);
+    }
+    struct oci_digest digest = sample_digest(5 * MIB - 1);
+    auto_row row = {0};
+    create_row(place, &row);
+    for (size_t at = 0; at < 5 * MIB - 1; at += 2 * MIB)
+        patch(place, &row, str_first(str_from_at(content_of(5 * MIB - 1), at), 2 * MIB));
+    finish(place, &row, STR(""), &digest, &blob);
+    assert_blob(place, &blob, content_of(5 * MIB - 1));
+    assert_int_equal(test_s3_record.hashed, 0);
+
+    /* sha512 is another hash, and a tail behind parts is not all of it. */
+    struct oci_digest other = oci_digest_of(HASH_SHA512, STR("abc"));
+    OK(row_push(&blob, place->store, HASH_SHA512, STR("abc"), &other, &err));
+    assert_blob(place, &blob, STR("abc"));
+    digest = sample_digest(LARGE);
+    auto_row large = {0};
+    create_row(place, &large);
+    patch(place, &large, str_first(content_of(LARGE), LARGE - 7));
+    patch(place, &large, str_from_at(content_of(LARGE), LARGE - 7));
+    finish(place, &large, STR(""), &digest, &blob);
+    assert_blob(place, &blob, content_of(LARGE));
+    if (test_s3_record.in_memory)
+        assert_int_equal(test_s3_record.hashed, 2);
+    test_s3_reset();
+}
+
 static void memory_is_taken_as_needed_and_given_back(void **state)
 {
     struct place *place = place_of(state);
@@ -742,7 +786,7 @@ static void the_walk_tells_ours_from_strays(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(strays); i++) {
         auto_call call;
         call_init(&call);
-        assert_int_equal(s3_put(&call, s3, strays[i], STR("x")), 0);
+        assert_int_equal(s3_put(&call, s3, strays[i], STR("x"), NULL), 0);
     }
     struct counts counts = count(place->store);
     assert_int_equal(counts.blobs, 1);
@@ -917,6 +961,25 @@ static void a_ping_is_a_put_and_a_delete(void **state)
     assert_there(place, 0, 0);
 }
 
+static void a_look_is_a_get_that_finds_nothing(void **state)
+{
+    struct place *place = place_of(state);
+    struct err err;
+    OK(blob_store_look(place->store, &err));
+    OK(blob_store_look(place->store, &err));
+    ASSERT_CALLS("get", "get");
+    assert_there(place, 0, 0);
+}
+
+static void who_gives_up_says_so_to_the_object_store(void **state)
+{
+    struct place *place = place_of(state);
+    blob_store_give_up(place->store, (struct mono_us){12345});
+    if (test_s3_record.in_memory)
+        assert_int_equal(test_s3_record.give_up.us, 12345);
+    blob_store_give_up(place->store, (struct mono_us){INT64_MAX});
+}
+
 /* ---- Many at once ---- */
 
 struct pusher {
@@ -995,6 +1058,7 @@ int main(int argc, char **argv)
         TEST(any_size_as_clients_push),
         TEST(any_size_in_chunks_of_any_size),
         TEST(what_the_object_store_is_asked),
+        TEST(an_object_of_all_bytes_is_hashed_once),
         TEST(memory_is_taken_as_needed_and_given_back),
         TEST(an_upload_goes_on_from_the_last_acknowledgement),
         TEST(a_sync_that_no_row_heard_of_is_undone),
@@ -1015,6 +1079,8 @@ int main(int argc, char **argv)
         TEST(more_parts_than_there_can_be_are_too_large),
         TEST(redirects_are_given_where_they_are_wanted),
         TEST(a_ping_is_a_put_and_a_delete),
+        TEST(a_look_is_a_get_that_finds_nothing),
+        TEST(who_gives_up_says_so_to_the_object_store),
         TEST(many_push_large_blobs_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -199,6 +199,7 @@ static void a_refusal_by_the_object_store_is_none_of_the_client(void **state)
     FAILS(blob_verify(place->store, &blob.ref, &same, &err), ERR_IO);
     FAILS(blob_delete(place->store, &blob.ref, 1, &err), ERR_IO);
     FAILS(blob_store_ping(place->store, &err), ERR_IO);
+    FAILS(blob_store_look(place->store, &err), ERR_IO);
     const struct blob_walk walk = {.upload = sweep_upload};
     FAILS(blob_walk(place->store, &walk, NULL, &err), ERR_IO);
     test_s3_reset();

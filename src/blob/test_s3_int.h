@@ -16,10 +16,12 @@ struct test_s3_record {
     bool in_memory;
     const char *calls[TEST_S3_CALLS_MAX]; /* "put", "multipart_begin" …: static */
     size_t n;
+    size_t hashed;  /* puts without a hash that was known */
     size_t fail_at; /* the call of this number (from 1) fails; 0: none */
     bool fail_on;   /* and all after it */
     bool done;      /* it is done all the same, and the answer is lost */
     enum err_kind fail_with;
+    struct mono_us give_up;
 };
 extern struct test_s3_record test_s3_record;
 void test_s3_reset(void);

@@ -56,6 +56,11 @@ struct s3 *test_s3_open(const char *place)
     (void)snprintf(s3->place, sizeof(s3->place), "%s/", place);
     return s3;
 }
+void s3_give_up(struct s3 *s3, struct mono_us at)
+{
+    (void)s3;
+    test_s3_record.give_up = at;
+}
 void s3_free(struct s3 *s3)
 {
     free(s3);
@@ -150,9 +155,23 @@ static char *copy(struct str content)
     return bytes;
 }
 
-int s3_put(struct call *call, struct s3 *s3, const char *key, struct str content)
+static void hash_of(struct str content, uint8_t ret[HASH_BYTES_MAX])
 {
+    struct hash hash;
+    hash_init(&hash, HASH_SHA256);
+    hash_update(&hash, content.p, content.n);
+    hash_final(&hash, ret);
+}
+
+int s3_put(struct call *call, struct s3 *s3, const char *key, struct str content,
+           const uint8_t *sha256)
+{
+    uint8_t bytes[HASH_BYTES_MAX];
     BEGIN("put");
+    hash_of(content, bytes);
+    if (sha256 != NULL && memcmp(sha256, bytes, SHA256_DIGEST_SIZE) != 0)
+        return err_set(&call->err, ERR_IO, "XAmzContentSHA256Mismatch");
+    test_s3_record.hashed += sha256 == NULL;
     object_set(s3, key, copy(content), content.n);
     END();
 }
@@ -340,11 +359,8 @@ int s3_multipart_put(struct call *call, struct s3 *s3, const char *key, struct s
     }
     *at = part;
 
-    struct hash hash;
     uint8_t bytes[HASH_BYTES_MAX];
-    hash_init(&hash, HASH_SHA256);
-    hash_update(&hash, content.p, content.n);
-    hash_final(&hash, bytes);
+    hash_of(content, bytes);
     for (size_t i = 0; i < 16; i++)
         (void)snprintf(part->etag.text + 2 * i, 3, "%02x", bytes[i]);
     *ret = part->etag;

@@ -16,6 +16,7 @@
 #define FOLD_US (60 * CLOCK_SECOND_US)
 #define JOB_THREADS 2
 #define JOB_LOOK_US (5 * CLOCK_SECOND_US)
+#define STOP_GRACE_US (2 * CLOCK_SECOND_US) /* for what is cut off, jobs among it, to end */
 
 /* What runs, in the order in which it is started; stopped in the reverse. */
 struct app {
@@ -174,12 +175,15 @@ static int start(struct app *app, struct err *err)
     return start_http(app, err);
 }
 
+/* Whatever hangs, the object store say, this takes hardly longer than requests are given. */
 static void stop(struct app *app)
 {
+    registry_give_up(app->registry, app->config.timeouts_shutdown + STOP_GRACE_US);
     if (app->server != NULL) {
         size_t cut = http_stop(app->server, app->config.timeouts_shutdown);
         log_say(LOG_LEVEL_INFO, "stopped", LOG_INT("requests_cut_off", cut));
     }
+    registry_give_up(app->registry, STOP_GRACE_US);
     jobs_stop(app->jobs, 0); /* requests have had their time, and jobs with them */
     api_free(app->api);
     registry_close(app->registry);

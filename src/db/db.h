@@ -60,7 +60,7 @@ int db_read(struct db *db, struct db_conn **ret, struct err *err) MUST_CHECK;
 int db_snapshot(struct db_conn *conn, struct err *err) MUST_CHECK;
 /* Begins a write transaction. It must end with db_commit or db_end, which rolls back. A thread that
  * has a connection must not wait for another one: all may have one. PostgreSQL ends a transaction
- * in which nothing happens for 30 s. Errors: BUSY (after busy_us), IO, FULL. */
+ * in which nothing happens for busy_us. Errors: BUSY (after busy_us), IO, FULL. */
 int db_write(struct db *db, struct db_conn **ret, struct err *err) MUST_CHECK;
 /* Until the transaction ends, whoever else locks `key` waits, or, when both share it, does not.
  * Inside a write transaction, before what it protects is looked at; in the order of keys. Engines

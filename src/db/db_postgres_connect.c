@@ -111,7 +111,7 @@ static const char sql_settings[] =
     "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT),"
     " set_config('default_transaction_read_only', 'on', false),"
     " set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false),"
-    " set_config('idle_in_transaction_session_timeout', '30000', false),"
+    " set_config('idle_in_transaction_session_timeout', $1, false),"
     " set_config('tcp_keepalives_idle', '10', false),"
     " set_config('tcp_keepalives_interval', '5', false),"
     " set_config('tcp_keepalives_count', '3', false),"

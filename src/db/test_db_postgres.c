@@ -1056,7 +1056,7 @@ static void sessions_are_set_up_as_the_engine_needs_them(void **state)
         "SELECT CASE current_setting('synchronous_commit') WHEN 'on' THEN 1 END",
         "SELECT CASE current_setting('statement_timeout') WHEN '5001ms' THEN 1 END",
         "SELECT CASE current_setting('lock_timeout') WHEN '5001ms' THEN 1 END",
-        "SELECT CASE current_setting('idle_in_transaction_session_timeout') WHEN '30s' THEN 1 END",
+        "SELECT CASE current_setting('idle_in_transaction_session_timeout') WHEN '5001ms' THEN 1 END",
         "SELECT CASE current_setting('client_encoding') WHEN 'UTF8' THEN 1 END",
         "SELECT CASE current_setting('transaction_isolation') WHEN 'read committed' THEN 1 END",
         "SELECT CASE current_setting('application_name') WHEN 'holdfast' THEN 1 END",

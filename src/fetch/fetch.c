@@ -38,10 +38,16 @@ int fetch_new(const struct fetch_options *options, struct fetch **ret, struct er
     fetch->options = *options;
     fetch->ca_file = options->ca_file != NULL ? mem_strdup(options->ca_file) : NULL;
     fetch->options.ca_file = fetch->ca_file;
+    fetch->give_up_us = INT64_MAX;
     require(pthread_mutex_init(&fetch->mutex, NULL) == 0);
     fetch->kept = mem_zalloc((options->connections + (size_t)1) * sizeof(*fetch->kept));
     *ret = fetch;
     return 0;
+}
+
+void fetch_give_up(struct fetch *fetch, struct mono_us at)
+{
+    atomic_store(&fetch->give_up_us, at.us);
 }
 
 static void kept_done(struct kept *kept)
@@ -205,7 +211,8 @@ static int on_progress(void *context, curl_off_t down_total, curl_off_t down, cu
         perform->bytes = down + up;
         perform->moved = clock_mono();
     }
-    return clock_since_us(perform->moved) > perform->fetch->options.silence_us;
+    return clock_since_us(perform->moved) > perform->fetch->options.silence_us ||
+           transfer_given_up(perform->fetch);
 }
 
 static int on_socket(void *context, curl_socket_t fd, curlsocktype purpose)
@@ -272,6 +279,8 @@ int fetch_perform(struct call *call, struct fetch *fetch, const struct fetch_req
     struct str origin;
     if (url_origin(request->url, &origin, &call->err) < 0)
         return -1;
+    if (transfer_given_up(fetch))
+        return transfer_silent(fetch, origin, &call->err);
     size_t body_max = request->answer_bytes_max;
     struct perform perform = {
         .call = call,

@@ -26,6 +26,9 @@ struct fetch_options {
 
 /* ret: owned. Errors: INVALID (the CA file). */
 int fetch_new(const struct fetch_options *options, struct fetch **ret, struct err *err) MUST_CHECK;
+/* From then on fetch_perform waits for nobody: what is under way fails within a second, what begins
+ * later at once. May be said again, for another time. Streams are their readers' to close. */
+void fetch_give_up(struct fetch *fetch, struct mono_us at);
 /* No request or stream is open any more. Takes NULL. */
 void fetch_free(struct fetch *fetch);
 

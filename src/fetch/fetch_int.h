@@ -5,6 +5,7 @@
 #include "fetch/fetch.h"
 
 #include <curl/curl.h>
+#include <stdatomic.h>
 
 #define HEAD_BYTES_MAX ((size_t)64 * 1024)
 #define HEAD_LINES_MAX 200
@@ -22,6 +23,7 @@ struct kept {
 struct fetch {
     struct fetch_options options; /* its ca_file is the next */
     char *ca_file;                /* owned; may be NULL */
+    _Atomic int64_t give_up_us;   /* of clock_mono; see fetch_give_up */
     pthread_mutex_t mutex;        /* of what follows */
     struct kept *kept;            /* owned; options.connections places, the newest last */
     size_t n_kept;
@@ -44,6 +46,8 @@ int head_add(struct head *head, struct str line, struct err *err) MUST_CHECK;
 /* "https://host:port" of a URL, borrowed from it. Errors: INVALID. */
 int url_origin(const char *url, struct str *ret, struct err *err) MUST_CHECK;
 
+bool transfer_given_up(const struct fetch *fetch);
+
 /* Prepares a fresh or reset handle. ret_headers: to be freed when the transfer is over. */
 int transfer_setup(CURL *easy, const struct fetch *fetch, const struct fetch_request *request,
                    struct curl_slist **ret_headers, struct err *err) MUST_CHECK;
@@ -52,7 +56,7 @@ int transfer_setup(CURL *easy, const struct fetch *fetch, const struct fetch_req
 void transfer_acknowledge(int fd);
 /* Says why a transfer failed; `text` is the library's. Returns -1. */
 int transfer_failed(CURLcode code, const char *text, struct str origin, struct err *err);
-/* Nothing moved for options.silence_us. Returns -1. */
+/* Nothing moved for options.silence_us, or it was given up. Returns -1. */
 int transfer_silent(const struct fetch *fetch, struct str origin, struct err *err);
 
 /* ---- stream.c ---- */

@@ -402,6 +402,34 @@ static void silence_ends_in_time(void **state)
     test_server_stop(server);
 }
 
+static void who_is_given_up_ends_soon(void **state)
+{
+    (void)state;
+    struct test_server *server = test_server_start(answer, NULL, NULL, NULL);
+    struct fetch *fetch = make(20 * CLOCK_SECOND_US, NULL);
+    auto_call call;
+    call_init(&call);
+    static const char *const paths[] = {"/silent", "/trickle"};
+    for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+        struct fetch_answer got;
+        struct fetch_request request = get(&call, server, paths[i]);
+        struct mono_us began = clock_mono();
+        fetch_give_up(fetch, (struct mono_us){began.us + 300 * MS});
+        assert_int_equal(fetch_perform(&call, fetch, &request, &got), -1);
+        assert_int_equal(call.err.kind, ERR_TIMEOUT);
+        assert_in_range(clock_since_us(began), 300 * MS, 1800 * MS);
+        unsigned requests = test_server_requests(server);
+        request = get(&call, server, "/echo");
+        assert_int_equal(fetch_perform(&call, fetch, &request, &got), -1);
+        assert_int_equal(call.err.kind, ERR_TIMEOUT);
+        assert_int_equal(test_server_requests(server), requests);
+        fetch_give_up(fetch, (struct mono_us){INT64_MAX});
+        assert_int_equal(fetch_perform(&call, fetch, &request, &got), 0);
+    }
+    fetch_free(fetch);
+    test_server_stop(server);
+}
+
 static void a_dead_kept_connection_is_taken_up_again(void **state)
 {
     (void)state;
@@ -587,19 +615,13 @@ static void proxies_of_the_environment(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_request_is_sent_as_it_stands),
-        TEST(bodies_and_methods),
-        TEST(what_cannot_be_sent_is_refused),
-        TEST(answers_are_taken_whole),
-        TEST(answers_can_be_taken_in_pieces),
-        TEST(answers_are_bounded),
-        TEST(broken_answers_are_failures),
-        TEST(silence_ends_in_time),
-        TEST(a_dead_kept_connection_is_taken_up_again),
-        TEST(connections_are_kept_and_bounded),
-        TEST(certificates_are_checked),
-        TEST(a_broken_ca_file_is_refused_at_once),
-        TEST(proxies_of_the_environment),
+        TEST(a_request_is_sent_as_it_stands),      TEST(bodies_and_methods),
+        TEST(what_cannot_be_sent_is_refused),      TEST(answers_are_taken_whole),
+        TEST(answers_can_be_taken_in_pieces),      TEST(answers_are_bounded),
+        TEST(broken_answers_are_failures),         TEST(silence_ends_in_time),
+        TEST(who_is_given_up_ends_soon),           TEST(a_dead_kept_connection_is_taken_up_again),
+        TEST(connections_are_kept_and_bounded),    TEST(certificates_are_checked),
+        TEST(a_broken_ca_file_is_refused_at_once), TEST(proxies_of_the_environment),
     };
     (void)signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

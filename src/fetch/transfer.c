@@ -193,8 +193,17 @@ int transfer_failed(CURLcode code, const char *text, struct str origin, struct e
                    text[0] != '\0' ? text : curl_easy_strerror(code));
 }
 
+bool transfer_given_up(const struct fetch *fetch)
+{
+    return clock_mono().us >= atomic_load(&fetch->give_up_us);
+}
+
 int transfer_silent(const struct fetch *fetch, struct str origin, struct err *err)
 {
+    if (transfer_given_up(fetch)) {
+        (void)err_set(err, ERR_TIMEOUT, "another server is not waited for any more");
+        return err_why(err, STR_FMT ": this process is about to end", STR_ARG(origin));
+    }
     (void)err_set(err, ERR_TIMEOUT, "another server does not answer");
     return err_why(err, STR_FMT ": nothing moved for %lld ms", STR_ARG(origin),
                    (long long)(fetch->options.silence_us / 1000));

@@ -5,10 +5,12 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 
 struct closer {
     pthread_t thread;
-    pthread_mutex_t mutex; /* guards what stands below */
+    _Atomic int64_t give_up_us; /* of clock_mono; see closer_give_up */
+    pthread_mutex_t mutex;      /* guards what stands below */
     pthread_cond_t work;
     struct registry_upload *first;
     struct registry_upload **end; /* where the next one goes */
@@ -25,14 +27,30 @@ static struct registry_upload *take(struct closer *closer)
     return all;
 }
 
+/* Once they are given up they are only freed: leases run out by themselves, and what was staged is
+ * found by its age. Returns how many were left so. */
+static size_t end_all(const struct closer *closer, struct registry_upload *upload)
+{
+    size_t left = 0;
+    while (upload != NULL) {
+        struct registry_upload *next = upload->next;
+        if (clock_mono().us >= closer->give_up_us) {
+            upload->over = true;
+            left++;
+        }
+        registry_upload_end(upload);
+        upload = next;
+    }
+    return left;
+}
+
 static void *run(void *context)
 {
+    size_t left = 0;
     for (struct registry_upload *upload; (upload = take(context)) != NULL;)
-        while (upload != NULL) {
-            struct registry_upload *next = upload->next;
-            registry_upload_end(upload);
-            upload = next;
-        }
+        left += end_all(context, upload);
+    if (left > 0)
+        log_say(LOG_LEVEL_WARN, "uploads were left to expire", LOG_INT("uploads", (int64_t)left));
     return NULL;
 }
 
@@ -40,6 +58,7 @@ int closer_start(struct closer **ret, struct err *err)
 {
     struct closer *closer = mem_zalloc(sizeof(*closer));
     closer->end = &closer->first;
+    closer->give_up_us = INT64_MAX;
     require(pthread_mutex_init(&closer->mutex, NULL) == 0);
     require(pthread_cond_init(&closer->work, NULL) == 0);
     sigset_t all; /* signals belong to the threads that wait for them */
@@ -56,6 +75,12 @@ int closer_start(struct closer **ret, struct err *err)
     (void)pthread_setname_np(closer->thread, "upload-closer");
     *ret = closer;
     return 0;
+}
+
+void closer_give_up(struct closer *closer, struct mono_us at)
+{
+    if (closer != NULL)
+        closer->give_up_us = at.us;
 }
 
 void closer_stop(struct closer *closer)

@@ -133,6 +133,18 @@ int registry_open(const struct registry_options *options, struct registry **ret,
     return 0;
 }
 
+void registry_give_up(struct registry *registry, int64_t in_us)
+{
+    if (registry == NULL)
+        return;
+    const struct mono_us at = {clock_mono().us + in_us};
+    if (registry->give_up.us != 0 && registry->give_up.us < at.us)
+        return;
+    registry->give_up = at;
+    blob_store_give_up(registry->blobs, at);
+    closer_give_up(registry->closer, at);
+}
+
 void registry_close(struct registry *registry)
 {
     if (registry == NULL)
@@ -203,14 +215,16 @@ static int folder_ready(const struct registry *registry, struct err *err)
     return 0;
 }
 
-/* Writing to an object store is paid for, and waits for long while it is away. So one asks at a
+/* An object store is paid for what it is asked, and waited for while it is away. So one asks at a
  * time; what was found a moment ago is good enough for the others, and when the one who asks has
- * waited for long they need not, to know. */
+ * waited for long they need not, to know. Writing costs ten times what reading does: it is tried at
+ * the start, after each failure, and otherwise seldom. */
 #define STORE_SEEN_US (5 * CLOCK_SECOND_US)
 #define STORE_ASKED_US (2 * CLOCK_SECOND_US)
+#define STORE_TRIED_US (300 * CLOCK_SECOND_US)
 
-/* False: *ret_good is known. */
-static bool must_ask_store(struct registry *registry, bool *ret_good)
+/* False: *ret_good is known. *ret_write: that it can be written is to be tried. */
+static bool must_ask_store(struct registry *registry, bool *ret_good, bool *ret_write)
 {
     auto_lock held = lock_take(&registry->store.mutex);
     int64_t enough_us = registry->store.asking ? STORE_ASKED_US : STORE_SEEN_US;
@@ -219,14 +233,29 @@ static bool must_ask_store(struct registry *registry, bool *ret_good)
         return false;
     registry->store.asking = true;
     registry->store.asked = clock_mono();
+    *ret_write = !registry->store.good || clock_since_us(registry->store.tried) >= STORE_TRIED_US;
     return true;
 }
 
-static void note_store(struct registry *registry, bool good)
+static void note_store(struct registry *registry, bool good, bool written)
 {
     auto_lock held = lock_take(&registry->store.mutex);
     registry->store.asking = false;
     registry->store.good = good;
+    if (written)
+        registry->store.tried = clock_mono();
+}
+
+/* One that answers, and refuses what was read, may be one that does not say whether something is
+ * there to who may not list: then writing tells. */
+static bool ask_store(struct call *call, struct registry *registry, bool *write)
+{
+    if (!*write && blob_store_look(registry->blobs, &call->err) == 0)
+        return true;
+    if (!*write && call->err.kind == ERR_BUSY)
+        return false;
+    *write = true;
+    return blob_store_ping(registry->blobs, &call->err) == 0;
 }
 
 int registry_ready(struct call *call, struct registry *registry)
@@ -238,10 +267,11 @@ int registry_ready(struct call *call, struct registry *registry)
     if (registry->folder_fd >= 0 && folder_ready(registry, &call->err) < 0)
         return -1;
     bool good;
-    if (!must_ask_store(registry, &good))
+    bool write;
+    if (!must_ask_store(registry, &good, &write))
         return good ? 0 : err_set(&call->err, ERR_BUSY, "the object store does not answer");
-    good = blob_store_ping(registry->blobs, &call->err) == 0;
-    note_store(registry, good);
+    good = ask_store(call, registry, &write);
+    note_store(registry, good, write);
     return good ? 0 : -1;
 }
 

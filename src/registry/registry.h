@@ -50,6 +50,10 @@ struct registry_options {
  * what to do. ret: owned. */
 int registry_open(const struct registry_options *options, struct registry **ret,
                   struct err *err) MUST_CHECK;
+/* For the end of the process: in `in_us` nobody waits for the object store any more, and what
+ * uploads that broke off have staged is left to expire. Said again, the earlier time counts. Takes
+ * NULL. */
+void registry_give_up(struct registry *registry, int64_t in_us);
 /* Takes NULL. */
 void registry_close(struct registry *registry);
 /* Whether the database or the blob store is on the other side of a network. */
@@ -222,7 +226,8 @@ int registry_referrer_list(struct call *call, struct registry *registry,
 
 /* ---- Operation ---- */
 
-/* Whether the database answers and the blob store can be written. Waits. */
+/* Whether the database answers, and the blob store: that it can be written is tried each time where
+ * it is local, and otherwise now and then, as that is paid for. Waits. */
 int registry_ready(struct call *call, struct registry *registry) MUST_CHECK;
 
 struct registry_totals {

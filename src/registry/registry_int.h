@@ -33,12 +33,14 @@ struct registry {
     int lock_fd;              /* owned; holds the data folder's lock while it is open; -1: none */
     int64_t expire_us;
     int64_t lease_us;
+    struct mono_us give_up;    /* see registry_give_up; 0: not said */
     bool alone;                /* nobody else uses the registry */
     struct {                   /* whether the blob store is ready; see registry_ready */
         pthread_mutex_t mutex; /* guards what stands below */
         bool asking;           /* somebody is */
         bool good;             /* so the latest one was answered */
         struct mono_us asked;  /* when the latest one began */
+        struct mono_us tried;  /* when it was last asked to take something */
     } store;
 };
 
@@ -93,7 +95,9 @@ void known_told(void *context, struct str payload);
 /* ---- closer.c: uploads whose end has to wait, ended by a thread of its own ---- */
 
 int closer_start(struct closer **ret, struct err *err) MUST_CHECK;
-/* What was handed over is ended before it returns. Takes NULL. */
+/* From then on they are left as they are. Takes NULL. */
+void closer_give_up(struct closer *closer, struct mono_us at);
+/* What was handed over is ended, or left, before it returns. Takes NULL. */
 void closer_stop(struct closer *closer);
 /* upload: taken over. */
 void closer_push(struct closer *closer, struct registry_upload *upload);

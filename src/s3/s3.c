@@ -132,6 +132,7 @@ static int base_init(struct s3_base *base, const char *endpoint, struct str buck
     base->url = text(parts.scheme, before, dot, parts.host);
     base->host = text(before, dot, signed_host(&parts), nothing);
     base->path = is_host ? mem_strdup("") : text(STR("/"), bucket, nothing, nothing);
+    base->tls = str_eq(parts.scheme, STR("https://"));
     return 0;
 }
 
@@ -225,6 +226,7 @@ static int init(struct s3 *s3, const struct s3_options *options, struct err *err
     s3->encryption = options->encryption[0] != '\0' ? mem_strdup(options->encryption) : NULL;
     s3->encryption_key = mem_strdup(options->encryption_key);
     s3->patience_us = options->patience_us;
+    s3->give_up_us = INT64_MAX;
     s3->observe = options->observe;
     s3->observe_context = options->observe_context;
     return connect_parts(s3, options, err);
@@ -247,6 +249,13 @@ int s3_new(const struct s3_options *options, struct s3 **ret, struct err *err)
     }
     *ret = s3;
     return 0;
+}
+
+void s3_give_up(struct s3 *s3, struct mono_us at)
+{
+    s3->give_up_us = at.us;
+    s3_source_give_up(s3->source, at);
+    fetch_give_up(s3->fetch, at);
 }
 
 static void base_done(struct s3_base *base)

@@ -51,6 +51,9 @@ struct s3_options {
 
 /* Reads no network. Errors: INVALID (an endpoint, a bucket's name). ret: owned. */
 int s3_new(const struct s3_options *options, struct s3 **ret, struct err *err) MUST_CHECK;
+/* From then on nobody waits: calls under way and later ones end within a second, BUSY. May be said
+ * again, for another time. */
+void s3_give_up(struct s3 *s3, struct mono_us at);
 /* Takes NULL. */
 void s3_free(struct s3 *s3);
 
@@ -62,8 +65,10 @@ struct s3_etag {
     char text[S3_ETAG_BYTES_MAX + 1]; /* without quotes */
 };
 
-/* Stores an object; the store checks its sha256 on the way. */
-int s3_put(struct call *call, struct s3 *s3, const char *key, struct str content) MUST_CHECK;
+/* Stores an object. `sha256`: of the content, 32 bytes, where it is known; then the store compares.
+ * NULL: over https nothing is hashed, as TLS sees to the bytes, and over http it is hashed here. */
+int s3_put(struct call *call, struct s3 *s3, const char *key, struct str content,
+           const uint8_t *sha256) MUST_CHECK;
 /* Errors: NOT_FOUND. */
 int s3_head(struct call *call, struct s3 *s3, const char *key, uint64_t *ret_size) MUST_CHECK;
 /* `n` bytes from `offset` on, piece by piece; a connection that breaks is taken up where it broke.
@@ -77,7 +82,8 @@ int s3_stream(struct s3 *s3, const char *key, uint64_t offset, uint64_t n, const
 /* Deletes up to 1000 objects in one request. That one is not there is success. */
 int s3_delete(struct call *call, struct s3 *s3, const char *const *keys, size_t n) MUST_CHECK;
 
-/* Multipart uploads. `ret_id`: arena. Parts count from 1; all but the last have 5 MiB at least. */
+/* Multipart uploads. `ret_id`: arena. Parts count from 1; all but the last have 5 MiB at least.
+ * They are hashed as the content of s3_put is whose hash is not known. */
 int s3_multipart_begin(struct call *call, struct s3 *s3, const char *key,
                        struct str *ret_id) MUST_CHECK;
 /* Errors: NOT_FOUND (aborted, or completed). */

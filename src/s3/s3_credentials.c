@@ -23,7 +23,8 @@ struct s3_source {
     unsigned failures;      /* in a row */
     uint64_t attempts;
     struct mono_us next; /* attempt */
-    bool wanted;         /* somebody waits */
+    struct mono_us give_up;
+    bool wanted; /* somebody waits */
     bool stopping;
     bool has_thread;
     pthread_t thread;
@@ -163,19 +164,25 @@ static void want(struct s3_source *source)
     source->wanted = true;
 }
 
-/* With the mutex held, which it gives up meanwhile. */
+/* With the mutex held, which it gives up meanwhile. False: the time is over. */
+static bool wait_for_change(struct s3_source *source, struct mono_us end)
+{
+    int64_t us = end.us < source->give_up.us ? end.us : source->give_up.us;
+    const struct timespec until = {.tv_sec = us / CLOCK_SECOND_US,
+                                   .tv_nsec = us % CLOCK_SECOND_US * 1000};
+    return pthread_cond_timedwait(&source->changed, &source->mutex, &until) != ETIMEDOUT;
+}
+
+/* The same. */
 static int wait_for_keys(struct s3_source *source, struct err *err)
 {
-    struct mono_us end = {clock_mono().us + source->patience_us};
-    const struct timespec until = {.tv_sec = end.us / CLOCK_SECOND_US,
-                                   .tv_nsec = end.us % CLOCK_SECOND_US * 1000};
+    const struct mono_us end = {clock_mono().us + source->patience_us};
     uint64_t seen = source->attempts;
     while (!is_valid(source->keys)) {
         if (source->attempts > seen && source->failures > 0 && source->err.kind != ERR_BUSY)
             return fail(source, err); /* another attempt would change nothing */
         want(source);
-        if (pthread_cond_timedwait(&source->changed, &source->mutex, &until) == ETIMEDOUT &&
-            !is_valid(source->keys))
+        if (!wait_for_change(source, end) && !is_valid(source->keys))
             return fail(source, err);
     }
     return 0;
@@ -301,6 +308,7 @@ int s3_source_new(const struct s3_source_options *options, struct s3_source **re
     require(pthread_condattr_destroy(&attributes) == 0);
     require(pthread_mutex_init(&source->mutex, NULL) == 0);
     source->patience_us = options->patience_us;
+    source->give_up.us = INT64_MAX;
     source->kind = S3_SOURCE_STATIC;
     source->keys = keys;
     if (keys == NULL && prepare_renewal(source, options->region, err) < 0) {
@@ -311,10 +319,21 @@ int s3_source_new(const struct s3_source_options *options, struct s3_source **re
     return 0;
 }
 
+void s3_source_give_up(struct s3_source *source, struct mono_us at)
+{
+    auto_lock held = lock_take(&source->mutex);
+    source->give_up = at;
+    (void)pthread_cond_broadcast(&source->changed);
+    if (source->fetch != NULL)
+        fetch_give_up(source->fetch, at);
+}
+
 void s3_source_free(struct s3_source *source)
 {
     if (source == NULL)
         return;
+    if (source->fetch != NULL)
+        fetch_give_up(source->fetch, clock_mono());
     {
         auto_lock held = lock_take(&source->mutex);
         source->stopping = true;

@@ -70,6 +70,7 @@ struct s3_signing {
 #define S3_SIGNED_MAX 24 /* headers, or query parameters */
 #define S3_STAMP_BYTES 17
 #define S3_HASH_TEXT_BYTES 65
+#define S3_UNSIGNED_PAYLOAD STR("UNSIGNED-PAYLOAD")
 
 /* RFC 3986: all but unreserved characters, and '/' where that is kept. */
 void s3_encode(struct buf *buf, struct str text, bool keep_slashes);
@@ -78,6 +79,7 @@ bool s3_decode(struct arena *arena, struct str text, struct str *ret);
 /* "20261124T112233Z" */
 void s3_stamp(struct wall_us t, char ret[S3_STAMP_BYTES]);
 void s3_hash_text(struct str content, char ret[S3_HASH_TEXT_BYTES]);
+void s3_digest_text(const uint8_t sha256[SHA256_DIGEST_SIZE], char ret[S3_HASH_TEXT_BYTES]);
 /* Sorted and encoded, without '?'. arena */
 struct str s3_query(struct arena *arena, const struct s3_pair *query, size_t n_query);
 /* The value of the header Authorization. The caller sends x-amz-date and the like as headers. arena
@@ -100,6 +102,8 @@ struct s3_source_options {
 /* Reads the environment, and no network. Errors: INVALID. ret: owned. */
 int s3_source_new(const struct s3_source_options *options, struct s3_source **ret,
                   struct err *err) MUST_CHECK;
+/* From then on nobody waits for keys. */
+void s3_source_give_up(struct s3_source *source, struct mono_us at);
 /* Takes NULL. */
 void s3_source_free(struct s3_source *source);
 /* Keys that are valid now; give them back. Those that expire are renewed in the background. When
@@ -145,6 +149,7 @@ struct s3_base {
     char *url;  /* owned: "https://host:port[/path]", what stands before `path` */
     char *host; /* owned: what is signed as Host */
     char *path; /* owned: "/bucket" or empty */
+    bool tls;
 };
 
 struct s3 {
@@ -162,6 +167,7 @@ struct s3 {
     struct s3_source *source;
     _Atomic int64_t skew_us;         /* the store's clock before ours */
     _Atomic int64_t silent_since_us; /* of clock_mono: no answer came since; 0: the last one did */
+    _Atomic int64_t give_up_us;      /* of clock_mono; see s3_give_up */
 };
 
 /* The time by the store's clock. */
@@ -183,7 +189,9 @@ struct s3_request {
     size_t n_query;
     struct s3_pair headers[S3_PAIRS_MAX]; /* lower case */
     size_t n_headers;
-    struct str body; /* p NULL: none */
+    struct str body;            /* p NULL: none */
+    const uint8_t *body_sha256; /* 32 bytes, of `body`; NULL: not known */
+    bool is_content;            /* the body is what clients push: over https it is not hashed */
     size_t answer_bytes_max;
     /* Reads the body of a 2xx answer; one that it cannot read (IO) is asked for again. */
     int (*parse)(void *context, const struct fetch_answer *answer, struct err *err);

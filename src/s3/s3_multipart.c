@@ -89,6 +89,7 @@ int s3_multipart_put(struct call *call, struct s3 *s3, const char *key, struct s
         .method = "PUT",
         .key = key,
         .body = content.p != NULL ? content : STR(""),
+        .is_content = true,
     };
     s3_add_query(&request, "partNumber", str_printf(&call->arena, "%u", part));
     s3_add_query(&request, "uploadId", id);

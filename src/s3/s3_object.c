@@ -8,13 +8,16 @@
 #define DELETE_BYTES_MAX ((size_t)16 * 1024 * 1024)
 #define PRESIGN_SECONDS_MAX (UINT64_C(7) * 24 * 3600)
 
-int s3_put(struct call *call, struct s3 *s3, const char *key, struct str content)
+int s3_put(struct call *call, struct s3 *s3, const char *key, struct str content,
+           const uint8_t *sha256)
 {
     struct s3_request request = {
         .operation = "PutObject",
         .method = "PUT",
         .key = key,
         .body = content.p != NULL ? content : STR(""),
+        .body_sha256 = sha256,
+        .is_content = true,
     };
     s3_add_header(&request, "content-type",
                   STR("application/octet-stream")); /* as readers see it */
@@ -268,7 +271,7 @@ int s3_presign(struct call *call, struct s3 *s3, const char *key, int64_t ttl_us
         .method = "GET",
         .host = str_from(s3->readers.host),
         .path = s3_path(&call->arena, s3, &s3->readers, key),
-        .payload = STR("UNSIGNED-PAYLOAD"),
+        .payload = S3_UNSIGNED_PAYLOAD,
         .keys = keys,
         .region = s3->region,
         .service = "s3",

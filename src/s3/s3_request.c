@@ -100,6 +100,20 @@ void s3_sign_request(struct arena *arena, const struct s3 *s3, const struct s3_r
         (struct fetch_header){"authorization", s3_authorization(arena, &signing).p};
 }
 
+/* What the store shall compare the body with. Where TLS sees to it that a body arrives as it was
+ * sent, a large one is not hashed only to be signed; AWS's own clients do it so. */
+static struct str payload_of(const struct s3 *s3, const struct s3_request *request,
+                             char text[S3_HASH_TEXT_BYTES])
+{
+    if (request->body_sha256 != NULL)
+        s3_digest_text(request->body_sha256, text);
+    else if (request->is_content && s3->store.tls)
+        return S3_UNSIGNED_PAYLOAD;
+    else
+        s3_hash_text(request->body, text);
+    return str_from(text);
+}
+
 /* ---- Judging ---- */
 
 enum verdict {
@@ -145,7 +159,9 @@ static int64_t left_us(const struct sending *sending)
     bool away = since.us != 0 && clock_since_us(since) > AWAY_US;
     int64_t patience =
         away && s3->patience_us > AWAY_PATIENCE_US ? AWAY_PATIENCE_US : s3->patience_us;
-    return patience - clock_since_us(sending->began);
+    int64_t left = patience - clock_since_us(sending->began);
+    int64_t most = s3->give_up_us - clock_mono().us;
+    return left < most ? left : most;
 }
 
 /* The operator's words: what was asked, and what the store answered. */
@@ -379,11 +395,15 @@ static enum verdict attempt(struct sending *sending, struct str payload, struct 
     return result == 0 ? judge(sending, ret, keys) : judge_silence(sending);
 }
 
-static void sleep_us(int64_t us)
+/* In naps, as patience may end meanwhile. */
+#define NAP_US (CLOCK_SECOND_US / 5)
+static void sleep_us(const struct sending *sending, int64_t us)
 {
-    const struct timespec t = {.tv_sec = us / CLOCK_SECOND_US,
-                               .tv_nsec = us % CLOCK_SECOND_US * 1000};
-    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    const struct mono_us end = {clock_mono().us + us};
+    for (int64_t rest = us; rest > 0 && left_us(sending) > 0; rest = end.us - clock_mono().us) {
+        const struct timespec t = {.tv_nsec = (rest < NAP_US ? rest : NAP_US) * 1000};
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    }
 }
 
 int s3_send(struct call *call, struct s3 *s3, const struct s3_request *request,
@@ -391,14 +411,14 @@ int s3_send(struct call *call, struct s3 *s3, const struct s3_request *request,
 {
     struct sending sending = {.call = call, .s3 = s3, .request = request, .began = clock_mono()};
     uint64_t before = request->progress != NULL ? *request->progress : 0;
-    char payload[S3_HASH_TEXT_BYTES];
-    s3_hash_text(request->body, payload);
+    char text[S3_HASH_TEXT_BYTES];
+    struct str payload = payload_of(s3, request, text);
     for (;;) {
         struct s3_keys *keys = NULL;
         sending.attempts++;
         if (s3_keys_get(s3->source, /* waits= */ true, &keys, &call->err) < 0)
             return -1;
-        enum verdict verdict = attempt(&sending, str_from(payload), keys, ret);
+        enum verdict verdict = attempt(&sending, payload, keys, ret);
         s3_keys_give(s3->source, keys);
         if (verdict == VERDICT_DONE)
             return 0;
@@ -411,6 +431,6 @@ int s3_send(struct call *call, struct s3 *s3, const struct s3_request *request,
         int64_t pause = s3_backoff_us(sending.attempts);
         if (pause >= left_us(&sending))
             return -1;
-        sleep_us(pause);
+        sleep_us(&sending, pause);
     }
 }

@@ -57,12 +57,12 @@ bool s3_decode(struct arena *arena, struct str text, struct str *ret)
     return true;
 }
 
-static void hex(const uint8_t digest[SHA256_DIGEST_SIZE], char ret[S3_HASH_TEXT_BYTES])
+void s3_digest_text(const uint8_t sha256[SHA256_DIGEST_SIZE], char ret[S3_HASH_TEXT_BYTES])
 {
     static const char digits[] = "0123456789abcdef";
     for (size_t i = 0; i < SHA256_DIGEST_SIZE; i++) {
-        ret[2 * i] = digits[digest[i] >> 4];
-        ret[2 * i + 1] = digits[digest[i] & 0xF];
+        ret[2 * i] = digits[sha256[i] >> 4];
+        ret[2 * i + 1] = digits[sha256[i] & 0xF];
     }
     ret[S3_HASH_TEXT_BYTES - 1] = '\0';
 }
@@ -82,7 +82,7 @@ void s3_hash_text(struct str content, char ret[S3_HASH_TEXT_BYTES])
     hash_init(&hash, HASH_SHA256);
     hash_update(&hash, content.p, content.n);
     hash_final(&hash, digest);
-    hex(digest, ret);
+    s3_digest_text(digest, ret);
 }
 
 /* ---- The canonical form ---- */
@@ -198,7 +198,7 @@ static void signature(struct arena *arena, const struct s3_signing *signing, con
     derive_key(signing, (struct str){stamp, 8}, key);
     sign(key, sizeof(key), text, digest);
     explicit_bzero(key, sizeof(key));
-    hex(digest, ret);
+    s3_digest_text(digest, ret);
 }
 
 struct str s3_authorization(struct arena *arena, const struct s3_signing *signing)

@@ -104,7 +104,7 @@ static void objects_come_back_as_they_went(void **state)
     struct str content = random_bytes(&call.arena, 100000);
     for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
         uint64_t size = 0;
-        assert_done(&call, s3_put(&call, store, keys[i], content));
+        assert_done(&call, s3_put(&call, store, keys[i], content, NULL));
         assert_done(&call, s3_head(&call, store, keys[i], &size));
         assert_int_equal(size, content.n);
         expect_content(&call, keys[i], 0, content);
@@ -125,7 +125,7 @@ static void empty_objects(void **state)
     auto_call call;
     call_init(&call);
     uint64_t size = 1;
-    assert_done(&call, s3_put(&call, store, "empty", (struct str){NULL, 0}));
+    assert_done(&call, s3_put(&call, store, "empty", (struct str){NULL, 0}, NULL));
     assert_done(&call, s3_head(&call, store, "empty", &size));
     assert_int_equal(size, 0);
     expect_content(&call, "empty", 0, (struct str){"", 0});
@@ -141,7 +141,7 @@ static void what_is_not_there(void **state)
     uint64_t size;
     assert_fails(&call, s3_head(&call, store, "absent", &size), ERR_NOT_FOUND);
     assert_fails(&call, s3_get(&call, store, "absent", 0, 10, add_piece, &got), ERR_NOT_FOUND);
-    assert_done(&call, s3_put(&call, store, "short", STR("0123456789")));
+    assert_done(&call, s3_put(&call, store, "short", STR("0123456789"), NULL));
     assert_fails(&call, s3_get(&call, store, "short", 0, 11, add_piece, &got), ERR_CORRUPT);
     assert_fails(&call, s3_get(&call, store, "short", 5, 6, add_piece, &got), ERR_CORRUPT);
     assert_fails(&call, s3_get(&call, store, "short", 10, 1, add_piece, &got), ERR_CORRUPT);
@@ -159,7 +159,7 @@ static void refused_requests_say_why(void **state)
     options.secret_key = "not-the-secret";
     struct s3 *other = make(&options);
     uint64_t size;
-    assert_fails(&call, s3_put(&call, other, "x", STR("x")), ERR_DENIED);
+    assert_fails(&call, s3_put(&call, other, "x", STR("x"), NULL), ERR_DENIED);
     assert_non_null(strstr(call.err.why, "SignatureDoesNotMatch"));
     assert_null(strstr(call.err.why, "not-the-secret"));
     assert_fails(&call, s3_head(&call, other, "x", &size), ERR_DENIED);
@@ -168,10 +168,59 @@ static void refused_requests_say_why(void **state)
     options = options_of();
     options.bucket = "no-such-bucket";
     other = make(&options);
-    assert_fails(&call, s3_put(&call, other, "x", STR("x")), ERR_IO);
+    assert_fails(&call, s3_put(&call, other, "x", STR("x"), NULL), ERR_IO);
     assert_non_null(strstr(call.err.why, "NoSuchBucket"));
     assert_non_null(strstr(call.err.why, "\"no-such-bucket\""));
     s3_free(other);
+}
+
+static void the_store_compares_with_a_known_hash(void **state)
+{
+    (void)state;
+    auto_call call;
+    call_init(&call);
+    struct str content = random_bytes(&call.arena, 100000);
+    uint8_t digest[HASH_BYTES_MAX];
+    struct hash hash;
+    hash_init(&hash, HASH_SHA256);
+    hash_update(&hash, content.p, content.n);
+    hash_final(&hash, digest);
+    assert_done(&call, s3_put(&call, store, "hashed", content, digest));
+    expect_content(&call, "hashed", 0, content);
+    assert_done(&call, delete_one(&call, "hashed"));
+    digest[31] ^= 1;
+    uint64_t size;
+    assert_fails(&call, s3_put(&call, store, "hashed", content, digest), ERR_IO);
+    assert_non_null(strstr(call.err.why, "XAmzContentSHA256Mismatch"));
+    assert_fails(&call, s3_head(&call, store, "hashed", &size), ERR_NOT_FOUND);
+}
+
+static void over_https_the_same(void **state)
+{
+    (void)state;
+    auto_call call;
+    call_init(&call);
+    struct s3_options options = options_of();
+    options.endpoint = getenv("HOLDFAST_TEST_S3_TLS");
+    options.ca_file = getenv("HOLDFAST_TEST_S3_CA");
+    if (options.endpoint == NULL)
+        skip();
+    struct s3 *secure = make(&options);
+    struct str content = random_bytes(&call.arena, 5 * MIB + 678);
+    struct str id = {NULL, 0};
+    struct s3_etag tags[2];
+    assert_done(&call, s3_multipart_begin(&call, secure, "secure", &id));
+    for (unsigned i = 0; i < 2; i++)
+        assert_done(&call, s3_multipart_put(&call, secure, "secure", id, i + 1,
+                                            str_first(str_from_at(content, i * 5 * MIB), 5 * MIB),
+                                            &tags[i]));
+    assert_done(&call, s3_multipart_complete(&call, secure, "secure", id, tags, 2));
+    expect_content(&call, "secure", 0, content);
+    assert_done(&call, s3_put(&call, secure, "secure", str_first(content, 1000), NULL));
+    expect_content(&call, "secure", 0, str_first(content, 1000));
+    const char *const keys[] = {"secure"};
+    assert_done(&call, s3_delete(&call, secure, keys, 1));
+    s3_free(secure);
 }
 
 /* ---- Multipart uploads ---- */
@@ -216,7 +265,7 @@ static void uploads_that_are_gone(void **state)
                  ERR_NOT_FOUND);
     assert_fails(&call, s3_multipart_complete(&call, store, "gone", id, &tag, 1), ERR_NOT_FOUND);
     /* an object is there, and is not what the upload would have become */
-    assert_done(&call, s3_put(&call, store, "gone", STR("22")));
+    assert_done(&call, s3_put(&call, store, "gone", STR("22"), NULL));
     assert_fails(&call, s3_multipart_complete(&call, store, "gone", id, &tag, 1), ERR_NOT_FOUND);
     assert_done(&call, delete_one(&call, "gone"));
 
@@ -253,7 +302,7 @@ static void *fill(void *context)
     for (size_t i = filler->from; i < filler->to; i++) {
         char key[40];
         key_of(i, key);
-        require(s3_put(&call, store, key, str_first(STR("0123456789"), i % 10)) == 0);
+        require(s3_put(&call, store, key, str_first(STR("0123456789"), i % 10), NULL) == 0);
     }
     return NULL;
 }
@@ -366,7 +415,7 @@ static void streams_give_ranges(void **state)
     auto_call call;
     call_init(&call);
     struct str content = random_bytes(&call.arena, 3 * MIB + 17);
-    assert_done(&call, s3_put(&call, store, "streamed", content));
+    assert_done(&call, s3_put(&call, store, "streamed", content, NULL));
     static const uint64_t ranges[][2] = {
         {0, 3 * MIB + 17}, {1, 3 * MIB + 16}, {5000, 1}, {7, 0}, {MIB, MIB}};
     auto_mem char *got = mem_alloc(4 * MIB);
@@ -423,7 +472,7 @@ static void presigned_urls_need_no_keys(void **state)
     call_init(&call);
     struct str url = {NULL, 0};
     struct str body = {NULL, 0};
-    assert_done(&call, s3_put(&call, store, "for others+", STR("take it")));
+    assert_done(&call, s3_put(&call, store, "for others+", STR("take it"), NULL));
     assert_done(&call, s3_presign(&call, store, "for others+", 60 * CLOCK_SECOND_US, &url));
     assert_int_equal(status_of(&call, url.p, &body), 200);
     assert_true(str_eq(body, STR("take it")));
@@ -468,7 +517,7 @@ static void the_bucket_in_the_host(void **state)
     struct s3 *other = make(&options);
     struct str url = {NULL, 0};
     struct str body = {NULL, 0};
-    assert_done(&call, s3_put(&call, other, "by host", STR("here")));
+    assert_done(&call, s3_put(&call, other, "by host", STR("here"), NULL));
     expect_content(&call, "by host", 0, STR("here")); /* by path */
     assert_done(&call, s3_presign(&call, other, "by host", 60 * CLOCK_SECOND_US, &url));
     assert_true(str_starts(url, str_printf(&call.arena, "http://%s.localhost:", bucket)));
@@ -488,7 +537,7 @@ static void urls_under_another_name(void **state)
     struct s3 *other = make(&options);
     struct str url = {NULL, 0};
     struct str body = {NULL, 0};
-    assert_done(&call, s3_put(&call, other, "public", STR("here")));
+    assert_done(&call, s3_put(&call, other, "public", STR("here"), NULL));
     assert_done(&call, s3_presign(&call, other, "public", 60 * CLOCK_SECOND_US, &url));
     assert_true(str_starts(url, str_from(options.public_url)));
     assert_int_equal(status_of(&call, url.p, &body), 200);
@@ -512,7 +561,7 @@ static void another_client_sees_the_same(void **state)
     struct str object = str_printf(&call.arena, "s3://%s/test prefix/from us + you", bucket);
     const char *const get[] = {aws, "--endpoint-url", endpoint, "s3", "cp", object.p, file.p, NULL};
     const char *const put[] = {aws, "--endpoint-url", endpoint, "s3", "cp", file.p, object.p, NULL};
-    assert_done(&call, s3_put(&call, store, "from us + you", content));
+    assert_done(&call, s3_put(&call, store, "from us + you", content, NULL));
     assert_int_equal(test_run(get), 0);
     FILE *read = fopen(file.p, "re");
     assert_non_null(read);
@@ -534,6 +583,8 @@ int main(void)
         TEST(empty_objects),
         TEST(what_is_not_there),
         TEST(refused_requests_say_why),
+        TEST(the_store_compares_with_a_known_hash),
+        TEST(over_https_the_same),
         TEST(parts_become_one_object),
         TEST(uploads_that_are_gone),
         TEST(lists_have_every_page),

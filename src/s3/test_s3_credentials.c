@@ -220,7 +220,7 @@ static void put(struct s3 *s3)
 {
     auto_call call;
     call_init(&call);
-    if (s3_put(&call, s3, "k", STR("x")) < 0)
+    if (s3_put(&call, s3, "k", STR("x"), NULL) < 0)
         fail_msg("%s: %s", call.err.say, call.err.why);
 }
 
@@ -228,7 +228,7 @@ static enum err_kind put_fails(struct s3 *s3, const char *why)
 {
     auto_call call;
     call_init(&call);
-    assert_int_equal(s3_put(&call, s3, "k", STR("x")), -1);
+    assert_int_equal(s3_put(&call, s3, "k", STR("x"), NULL), -1);
     if (strstr(call.err.why, why) == NULL)
         fail_msg("%s: \"%s\" does not contain \"%s\"", call.err.say, call.err.why, why);
     assert_null(strstr(call.err.why, "wJalrX"));
@@ -536,6 +536,24 @@ static void keys_are_renewed_before_they_expire(void **state)
     s3_free(s3);
 }
 
+static void nobody_waits_for_keys_that_are_given_up(void **state)
+{
+    (void)state;
+    use_instance();
+    fake.slow_us = 8 * CLOCK_SECOND_US;
+    struct s3_options options = options_of();
+    options.patience_us = 30 * CLOCK_SECOND_US;
+    struct s3 *s3 = NULL;
+    struct err err;
+    assert_int_equal(s3_new(&options, &s3, &err), 0);
+    struct mono_us began = clock_mono();
+    s3_give_up(s3, (struct mono_us){began.us + 500 * MS});
+    assert_int_equal(put_fails(s3, ""), ERR_BUSY);
+    assert_in_range(clock_since_us(began), 400 * MS, 2000 * MS);
+    s3_free(s3); /* nor does the end */
+    assert_true(clock_since_us(began) < 4 * CLOCK_SECOND_US);
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -551,6 +569,7 @@ int main(void)
         CASE(services_that_fail),
         CASE(many_callers_ask_once),
         CASE(keys_are_renewed_before_they_expire),
+        CASE(nobody_waits_for_keys_that_are_given_up),
     };
     (void)signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

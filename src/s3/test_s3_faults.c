@@ -356,6 +356,17 @@ static bool was_sent(const char *line)
     return fake.heads.p != NULL && memmem(fake.heads.p, fake.heads.n, line, strlen(line)) != NULL;
 }
 
+static unsigned count_sent(const char *line)
+{
+    auto_lock held = lock_take(&fake.mutex);
+    unsigned n = 0;
+    struct str rest = buf_str(&fake.heads);
+    for (const char *at; rest.n > 0 && (at = memmem(rest.p, rest.n, line, strlen(line))) != NULL;
+         rest = str_from_at(rest, (size_t)(at - rest.p) + 1))
+        n++;
+    return n;
+}
+
 /* ---- Retries ---- */
 
 static void what_passes_is_asked_again(void **state)
@@ -372,7 +383,7 @@ static void what_passes_is_asked_again(void **state)
     call_init(&call);
     for (size_t i = 0; i < ARRAY_SIZE(passing); i++) {
         next_requests(passing[i].fault, passing[i].fault);
-        assert_done(&call, s3_put(&call, store, "k", STR("content")));
+        assert_done(&call, s3_put(&call, store, "k", STR("content"), NULL));
         assert_int_equal(seen(), 3);
         assert_int_equal(fake.n_statuses, passing[i].attempts);
         assert_int_equal(fake.statuses[0], passing[i].status);
@@ -389,7 +400,7 @@ static void retries_end(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
         always(faults[i]);
         struct mono_us began = clock_mono();
-        assert_fails(&call, s3_put(&call, store, "k", STR("content")), ERR_BUSY);
+        assert_fails(&call, s3_put(&call, store, "k", STR("content"), NULL), ERR_BUSY);
         assert_true(clock_since_us(began) > 700 * MS && clock_since_us(began) < 3500 * MS);
         assert_true(seen() >= 4 && seen() < 20);
         assert_non_null(strstr(call.err.why, "PutObject \"p/k\" in bucket \"bucket\""));
@@ -397,7 +408,7 @@ static void retries_end(void **state)
     }
     assert_non_null(strstr(call.err.why, test_server_url(fake.server)));
     always(STATUS_503);
-    assert_fails(&call, s3_put(&call, store, "k", STR("content")), ERR_BUSY);
+    assert_fails(&call, s3_put(&call, store, "k", STR("content"), NULL), ERR_BUSY);
     assert_non_null(strstr(call.err.why, "503 SlowDown, the store's words, request R1"));
 }
 
@@ -423,6 +434,43 @@ static void silence_is_cut_short(void **state)
     s3_free(hasty);
 }
 
+static void *give_up_in_a_second(void *context)
+{
+    test_sleep_us(CLOCK_SECOND_US);
+    s3_give_up(context, clock_mono());
+    return NULL;
+}
+
+/* While it waits for an answer, or for its next attempt; and whoever comes later. */
+static void who_is_given_up_ends_soon(void **state)
+{
+    (void)state;
+    static const enum fault faults[] = {SILENT, STATUS_503};
+    auto_call call;
+    call_init(&call);
+    const struct s3_options options = options_of(30 * CLOCK_SECOND_US);
+    struct str id;
+    for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+        struct s3 *patient = make(&options);
+        pthread_t thread;
+        always(faults[i]);
+        struct mono_us began = clock_mono();
+        assert_int_equal(pthread_create(&thread, NULL, give_up_in_a_second, patient), 0);
+        assert_fails(&call, s3_multipart_begin(&call, patient, "k", &id), ERR_BUSY);
+        assert_in_range(clock_since_us(began), 990 * MS, 2300 * MS);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        unsigned before = seen();
+        began = clock_mono();
+        assert_fails(&call, s3_multipart_begin(&call, patient, "k", &id), ERR_BUSY);
+        assert_true(clock_since_us(began) < 500 * MS);
+        assert_int_equal(seen(), before);
+        s3_give_up(patient, (struct mono_us){INT64_MAX});
+        next_requests(FINE);
+        assert_done(&call, s3_multipart_begin(&call, patient, "k", &id));
+        s3_free(patient);
+    }
+}
+
 static void what_stays_is_not_asked_again(void **state)
 {
     (void)state;
@@ -441,13 +489,13 @@ static void what_stays_is_not_asked_again(void **state)
     call_init(&call);
     for (size_t i = 0; i < ARRAY_SIZE(staying); i++) {
         always(staying[i].fault);
-        assert_fails(&call, s3_put(&call, store, "k", STR("content")), staying[i].kind);
+        assert_fails(&call, s3_put(&call, store, "k", STR("content"), NULL), staying[i].kind);
         assert_non_null(strstr(call.err.why, staying[i].why));
         assert_null(strstr(call.err.why, "secret-of-it"));
         assert_int_equal(seen(), 1);
     }
     always(DAMAGED); /* a few times only: a whole part is sent each time */
-    assert_fails(&call, s3_put(&call, store, "k", STR("content")), ERR_IO);
+    assert_fails(&call, s3_put(&call, store, "k", STR("content"), NULL), ERR_IO);
     assert_int_equal(seen(), 3);
 }
 
@@ -483,7 +531,7 @@ static void requests_are_whole(void **state)
     struct s3_etag tag;
     struct str id = {NULL, 0};
     next_requests(FINE);
-    assert_done(&call, s3_put(&call, encrypting, "a b", STR("Welcome to Amazon S3.")));
+    assert_done(&call, s3_put(&call, encrypting, "a b", STR("Welcome to Amazon S3."), NULL));
     assert_true(was_sent("PUT /bucket/p/a%20b HTTP/1.1\r\n"));
     assert_true(was_sent("x-amz-server-side-encryption: aws:kms\r\n"));
     assert_true(was_sent("x-amz-server-side-encryption-aws-kms-key-id: "
@@ -510,11 +558,98 @@ static void requests_are_whole(void **state)
         str_printf(&call.arena, "http://localhost:%u", test_server_port(fake.server)).p;
     struct s3 *by_host = make(&options);
     next_requests(FINE);
-    assert_done(&call, s3_put(&call, by_host, "k", STR("x")));
+    assert_done(&call, s3_put(&call, by_host, "k", STR("x"), NULL));
     assert_true(was_sent("PUT /p/k HTTP/1.1\r\n"));
     assert_true(was_sent(
         str_printf(&call.arena, "Host: bucket.localhost:%u\r\n", test_server_port(fake.server)).p));
     s3_free(by_host);
+}
+
+/* The example of the S3 API reference, "Transferring Payload in a Single Chunk". */
+#define WELCOME_HASH "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072"
+static const uint8_t welcome_hash[] = {
+    0x44, 0xce, 0x7d, 0xd6, 0x7c, 0x95, 0x9e, 0x0d, 0x35, 0x24, 0xff, 0xac, 0x17, 0x71, 0xdf, 0xbb,
+    0xa8, 0x7d, 0x2b, 0x6b, 0x4b, 0x4e, 0x99, 0xe4, 0x20, 0x34, 0xa8, 0xb8, 0x03, 0xf8, 0xb0, 0x72};
+
+static void a_known_hash_is_sent_as_it_is(void **state)
+{
+    (void)state;
+    auto_call call;
+    call_init(&call);
+    next_requests(FINE, FINE);
+    assert_done(&call, s3_put(&call, store, "k", STR("something else"), welcome_hash));
+    assert_true(was_sent("x-amz-content-sha256: " WELCOME_HASH "\r\n"));
+    assert_done(&call, s3_put(&call, store, "k", STR("Welcome to Amazon S3."), NULL));
+    assert_int_equal(count_sent("x-amz-content-sha256: " WELCOME_HASH "\r\n"), 2);
+}
+
+static void make_certificate(const char *key, const char *certificate)
+{
+    const char *const argv[] = {"openssl",
+                                "req",
+                                "-x509",
+                                "-newkey",
+                                "ec",
+                                "-pkeyopt",
+                                "ec_paramgen_curve:P-256",
+                                "-nodes",
+                                "-keyout",
+                                key,
+                                "-out",
+                                certificate,
+                                "-days",
+                                "2",
+                                "-subj",
+                                "/CN=x",
+                                "-addext",
+                                "subjectAltName=IP:127.0.0.1",
+                                NULL};
+    assert_int_equal(test_run(argv), 0);
+}
+
+/* Over TLS content is not hashed where its hash is not known; what tells the store what to do is,
+ * always. */
+static void content_over_https_is_not_hashed_again(void **state)
+{
+    (void)state;
+    auto_call call;
+    call_init(&call);
+    const char *key = str_printf(&call.arena, "%s/key.pem", test_folder()).p;
+    const char *certificate = str_printf(&call.arena, "%s/certificate.pem", test_folder()).p;
+    make_certificate(key, certificate);
+    struct test_server *server = test_server_start(answer, NULL, certificate, key);
+    struct s3_options options = options_of(5 * CLOCK_SECOND_US);
+    options.endpoint = str_printf(&call.arena, "https://127.0.0.1:%u", test_server_port(server)).p;
+    options.ca_file = certificate;
+    struct s3 *secure = make(&options);
+    struct s3_etag tag = {"x"};
+    struct s3 *clients[] = {secure, store};
+    for (size_t i = 0; i < ARRAY_SIZE(clients); i++) {
+        const bool over_tls = i == 0;
+        const char *const wanted = over_tls ? "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n"
+                                            : "x-amz-content-sha256: " WELCOME_HASH "\r\n";
+        struct str content = STR("Welcome to Amazon S3.");
+        next_requests(FINE);
+        assert_done(&call, s3_multipart_put(&call, clients[i], "k", STR("id"), 1, content, &tag));
+        assert_true(was_sent(wanted));
+        assert_true(was_sent("SignedHeaders=host;x-amz-content-sha256;x-amz-date,"));
+        next_requests(FINE);
+        assert_done(&call, s3_put(&call, clients[i], "k", content, NULL));
+        assert_true(was_sent(wanted));
+        next_requests(FINE);
+        assert_done(&call, s3_put(&call, clients[i], "k", content, welcome_hash));
+        assert_true(was_sent("x-amz-content-sha256: " WELCOME_HASH "\r\n"));
+        next_requests(FINE, FINE, FINE);
+        const char *const keys[] = {"k"};
+        uint64_t size;
+        assert_done(&call, s3_multipart_complete(&call, clients[i], "k", STR("id"), &tag, 1));
+        assert_done(&call, s3_delete(&call, clients[i], keys, 1));
+        assert_done(&call, s3_head(&call, clients[i], "k", &size));
+        assert_int_equal(seen(), 3);
+        assert_false(was_sent("UNSIGNED-PAYLOAD"));
+    }
+    s3_free(secure);
+    test_server_stop(server);
 }
 
 static void a_wrong_clock_is_corrected(void **state)
@@ -526,7 +661,7 @@ static void a_wrong_clock_is_corrected(void **state)
     struct s3 *skewed = make(&options);
     fake.ahead_us = 7200 * CLOCK_SECOND_US;
     next_requests(SKEWED);
-    assert_done(&call, s3_put(&call, skewed, "k", STR("x")));
+    assert_done(&call, s3_put(&call, skewed, "k", STR("x"), NULL));
     assert_int_equal(seen(), 2);
     int64_t off = s3_now(skewed).us - clock_wall().us - fake.ahead_us;
     assert_true(off < 3 * CLOCK_SECOND_US && off > -3 * CLOCK_SECOND_US);
@@ -534,11 +669,11 @@ static void a_wrong_clock_is_corrected(void **state)
     s3_stamp(s3_now(skewed), stamp); /* to the hour */
     const char *line = str_printf(&call.arena, "x-amz-date: %.11s", stamp).p;
     next_requests(FINE);
-    assert_done(&call, s3_put(&call, skewed, "k", STR("x"))); /* at once right */
+    assert_done(&call, s3_put(&call, skewed, "k", STR("x"), NULL)); /* at once right */
     assert_int_equal(seen(), 1);
     assert_true(was_sent(line));
     always(SKEWED); /* once, and not for ever */
-    assert_fails(&call, s3_put(&call, skewed, "k", STR("x")), ERR_DENIED);
+    assert_fails(&call, s3_put(&call, skewed, "k", STR("x"), NULL), ERR_DENIED);
     assert_int_equal(seen(), 2);
     s3_free(skewed);
 }
@@ -758,9 +893,12 @@ int main(void)
         TEST(what_passes_is_asked_again),
         TEST(retries_end),
         TEST(silence_is_cut_short),
+        TEST(who_is_given_up_ends_soon),
         TEST(what_stays_is_not_asked_again),
         TEST(nobody_listens),
         TEST(requests_are_whole),
+        TEST(a_known_hash_is_sent_as_it_is),
+        TEST(content_over_https_is_not_hashed_again),
         TEST(a_wrong_clock_is_corrected),
         TEST(reading_goes_on_where_it_broke),
         TEST(wrong_bytes_are_not_taken),

@@ -172,6 +172,36 @@ static void temporary_keys_and_odd_paths(void **state)
             "200373b7a6ddd59da5effa8562d90222f0318cf703ab352defa5124c75318705")));
 }
 
+static void a_part_that_is_not_hashed(void **state)
+{
+    (void)state;
+    auto_arena arena = {0};
+    struct wall_us now;
+    assert_true(s3_time_parse(STR("2026-11-24T11:22:33Z"), &now));
+    const struct s3_pair query[] = {{"partNumber", STR("7")}, {"uploadId", STR("i/d")}};
+    const struct s3_pair headers[] = {{"x-amz-content-sha256", STR("UNSIGNED-PAYLOAD")},
+                                      {"x-amz-date", STR("20261124T112233Z")}};
+    const struct s3_signing signing = {
+        .method = "PUT",
+        .host = STR("s3.example.org:8443"),
+        .path = STR("/examplebucket/p/blobs/ab/x"),
+        .query = query,
+        .n_query = ARRAY_SIZE(query),
+        .headers = headers,
+        .n_headers = ARRAY_SIZE(headers),
+        .payload = S3_UNSIGNED_PAYLOAD,
+        .keys = &example_keys,
+        .region = "us-east-1",
+        .service = "s3",
+        .now = now,
+    };
+    /* UploadPart over https with payload_signing_enabled False */
+    assert_text(s3_authorization(&arena, &signing),
+                "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20261124/us-east-1/s3/"
+                "aws4_request,SignedHeaders=host;x-amz-content-sha256;x-amz-date,Signature="
+                "9e1d65fe9685a9858d72452ba26c757c76b5d168e0907705906cb8fe59377ec3");
+}
+
 /* ---- Text ---- */
 
 static void encoding_goes_both_ways(void **state)
@@ -450,6 +480,7 @@ int main(void)
         TEST(examples_of_queries),
         TEST(example_presigned),
         TEST(temporary_keys_and_odd_paths),
+        TEST(a_part_that_is_not_hashed),
         TEST(encoding_goes_both_ways),
         TEST(times_are_read),
         TEST(xml_is_bounded),

@@ -16,7 +16,7 @@ from holdfast import (get_blob, get_manifest, make_image, push_blob, push_image,
                       random_bytes, random_name, sha256, start_upload, wait_until, with_query)
 from services import scratch, ServiceFailed
 
-IDLE = 30  # seconds for which PostgreSQL bears a transaction in which nothing happens
+IDLE = 10  # seconds for which PostgreSQL bears a transaction in which nothing happens
 
 pytestmark = [pytest.mark.hooks,
               pytest.mark.skipif(missing() is not None, reason=f"NOT RUN: {missing()}")]
