@@ -189,16 +189,31 @@ int db_lock(struct db_conn *conn, int64_t key, bool shared, struct err *err)
     return remote != NULL ? remote->lock(conn->link, key, shared, err) : 0;
 }
 
+void db_last(struct db_conn *conn)
+{
+    require(conn->writes && !conn->last);
+    conn->last = true;
+    if (db_is_remote(conn->db))
+        conn->db->engine->remote->last(conn->link, buf_str(&conn->notices));
+}
+
+void db_relax(struct db_conn *conn)
+{
+    require(conn->writes);
+    if (db_is_remote(conn->db))
+        conn->db->engine->remote->relax(conn->link);
+}
+
 static void release(struct db_conn *conn)
 {
-    conn->writes = false;
-    conn->snapshot = false;
+    conn->writes = conn->snapshot = conn->last = conn->sealed = false;
     db_pool_give_back(conn->db, conn);
 }
 
 static int commit_apart(struct db_conn *conn, struct str notices, struct err *err)
 {
-    crash_point("db.before_commit");
+    if (!conn->sealed)
+        crash_point("db.before_commit");
     int result = conn->db->engine->commit(conn->link, notices, err);
     crash_point("db.after_commit");
     release(conn);
@@ -223,6 +238,7 @@ int db_commit(struct db_conn *conn, struct err *err)
     if (db_is_remote(db)) {
         result = commit_apart(conn, buf_str(&notices), err);
     } else {
+        conn->last = conn->sealed = false;
         result = db_group_commit(db, err);
         if (result == 0)
             tell(db, buf_str(&notices));
@@ -235,12 +251,13 @@ void db_end(struct db_conn *conn)
 {
     if (conn == NULL)
         return;
-    require(conn->open_statements == 0);
+    require(conn->open_statements == 0 && !conn->sealed);
     struct db *db = conn->db;
     struct mono_us begun = conn->begun;
     bool writes = conn->writes;
     buf_done(&conn->notices);
     if (in_group(conn)) {
+        conn->last = false;
         db_group_undo(db);
     } else {
         if (writes)
@@ -254,7 +271,7 @@ void db_end(struct db_conn *conn)
 
 int db_notify(struct db_conn *conn, struct str payload, struct err *err)
 {
-    require(conn->writes);
+    require(conn->writes && !conn->last);
     if (payload.n > NOTICE_BYTES_MAX || str_find(payload, '\0') < payload.n)
         return err_set(err, ERR_INTERNAL, "a notice of %zu bytes cannot be told", payload.n);
     if (conn->notices.max == 0)
@@ -314,7 +331,7 @@ struct db_stmt *db_stmt(struct db_conn *conn, const char *sql)
         stmt->next = *place;
         *place = stmt;
     }
-    require(stmt->state == STMT_IDLE);
+    require(stmt->state == STMT_IDLE && !conn->sealed);
     stmt->state = STMT_BOUND;
     conn->open_statements++;
     if (stmt->cursor == NULL) {
@@ -366,12 +383,16 @@ int db_step(struct db_stmt *stmt, bool *ret_row, struct err *err)
         *err = *stmt->failure;
         return -1;
     }
+    struct db_conn *conn = stmt->conn;
     bool row = false;
+    if (conn->last && db_is_remote(conn->db))
+        crash_point("db.before_commit");
     if (stmt->state != STMT_OVER && step(stmt, &row, err) < 0) {
         stmt->state = STMT_OVER;
         remember(stmt, err);
         return -1;
     }
+    conn->sealed = conn->last;
     stmt->state = row ? STMT_ROW : STMT_OVER;
     *ret_row = row;
     return 0;
@@ -382,6 +403,21 @@ int db_run(struct db_stmt *stmt, struct err *err)
     bool row = false;
     int result = db_step(stmt, &row, err);
     require(!row);
+    db_done(stmt);
+    return result;
+}
+
+int db_queue(struct db_stmt *stmt, struct err *err)
+{
+    const struct db_conn *conn = stmt->conn;
+    const struct db_remote *remote = conn->db->engine->remote;
+    require(conn->writes);
+    bool row;
+    int result = -1;
+    if (stmt->failure != NULL)
+        *err = *stmt->failure;
+    else
+        result = remote != NULL ? remote->queue(stmt->cursor, err) : step(stmt, &row, err);
     db_done(stmt);
     return result;
 }

@@ -12,9 +12,10 @@
  * began after its own: hold no lock there that is taken inside of one.
  * PostgreSQL: one pool of connections for all. Write transactions run beside each other at READ
  * COMMITTED: each statement sees what was committed before it, so what a transaction has looked at
- * and relies on is locked by db_lock. A connection that broke is opened again, by itself where
- * nothing was under way; a database that is away makes every call fail with BUSY, within the
- * patience given, until it is back.
+ * and relies on is locked by db_lock. Each statement is a round trip, and so is the commit:
+ * db_queue and db_last save some, and change nothing on SQLite. A connection that broke is opened
+ * again, by itself where nothing was under way; a database that is away makes every call fail with
+ * BUSY, within the patience given, until it is back.
  * Threads: any may call; a struct db_conn belongs to one thread from its check-out to its end. */
 #ifndef HOLDFAST_DB_H
 #define HOLDFAST_DB_H
@@ -64,8 +65,19 @@ int db_snapshot(struct db_conn *conn, struct err *err) MUST_CHECK;
 int db_write(struct db *db, struct db_conn **ret, struct err *err) MUST_CHECK;
 /* Until the transaction ends, whoever else locks `key` waits, or, when both share it, does not.
  * Inside a write transaction, before what it protects is looked at; in the order of keys. Engines
- * with one writer need nothing of it. Errors: BUSY, AGAIN. */
+ * with one writer need nothing of it. It is queued, as by db_queue: the statement that follows
+ * waits for the lock, and has it when it begins. Errors: BUSY, AGAIN. */
 int db_lock(struct db_conn *conn, int64_t key, bool shared, struct err *err) MUST_CHECK;
+/* The next statement that is not queued is the last one of the write transaction: where each is a
+ * round trip, COMMIT goes with it. When it fails nothing was kept, or it says UNSURE, as db_commit
+ * would. When it succeeds db_commit follows and nothing else, no notice either: whether all was
+ * kept is for that to say, and to roll back is too late. So a statement whose outcome decides
+ * whether to commit is not the last one. */
+void db_last(struct db_conn *conn);
+/* Of a write transaction that PostgreSQL may lose, as a whole, when it crashes within the next
+ * second: its commit does not wait for the disk. And one that may be done twice: when the
+ * connection breaks while it is committing that is AGAIN, not UNSURE. For leases. */
+void db_relax(struct db_conn *conn);
 /* 0: durable. -1: nothing of the transaction was kept, unless the error is UNSURE: the connection
  * broke while it was committing. Ends the connection's check-out either way; its statements are
  * done by then. Errors: FULL, IO, BUSY, CONFLICT (a deferred constraint), AGAIN, UNSURE.
@@ -98,6 +110,10 @@ void db_bind_blob(struct db_stmt *stmt, int parameter, struct str value);
 int db_step(struct db_stmt *stmt, bool *ret_row, struct err *err) MUST_CHECK;
 /* Runs a statement that gives no rows and ends it. */
 int db_run(struct db_stmt *stmt, struct err *err) MUST_CHECK;
+/* The same in a write transaction, for a statement about whose outcome nobody asks, not even how
+ * many rows it changed. It runs before any that follows, but may be sent with that one, or with the
+ * commit: then it is that one which fails, with its error, and nothing behind it was run. */
+int db_queue(struct db_stmt *stmt, struct err *err) MUST_CHECK;
 /* Columns of the current row count from 0; NULL reads as 0, empty. Text and bytes are borrowed
  * until the next db_step or db_done. */
 int64_t db_int(struct db_stmt *stmt, int column);

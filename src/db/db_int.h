@@ -93,6 +93,13 @@ struct db_remote {
     /* Before each check-out of a link from the pool: connects it again when it is broken. Fails at
      * once, with BUSY, while the server is known to be away. */
     int (*wake)(struct db_link *link, struct err *err);
+    /* Of a write transaction: runs the cursor with what is waited for next, or with the commit. */
+    int (*queue)(struct db_cursor *cursor, struct err *err);
+    /* The next cursor that steps commits, these notices too, which are borrowed until then.
+     * `commit` is called still. */
+    void (*last)(struct db_link *link, struct str notices);
+    void (*relax)(struct db_link *link); /* see db_relax */
+    /* Queued. */
     int (*lock)(struct db_link *link, int64_t key, bool shared, struct err *err);
     /* Inside a transaction, for its rest: nobody else passes here, and nothing is too slow. */
     int (*lock_schema)(struct db_link *link, struct err *err);
@@ -125,6 +132,8 @@ struct db_conn {
     struct db_link *link; /* owned */
     bool writes;
     bool snapshot;            /* between begin_read and end_read */
+    bool last;                /* the next statement of the transaction is its last */
+    bool sealed;              /* that has run */
     unsigned open_statements; /* not IDLE */
     struct mono_us begun;     /* the check-out, when somebody observes */
     struct buf notices;       /* of this transaction; each ends with NUL */

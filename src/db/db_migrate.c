@@ -4,7 +4,7 @@
 #include "db/db_int.h"
 
 static const char create_table[] =
-    "CREATE TABLE IF NOT EXISTS schema_version"
+    "CREATE TABLE schema_version"
     " (version INTEGER NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)";
 static const char read_version[] = "SELECT coalesce(max(version), 0) FROM schema_version";
 static const char add_version[] =
@@ -20,6 +20,22 @@ static int lock_schema(struct db_conn *conn, struct err *err)
 {
     const struct db_remote *remote = conn->db->engine->remote;
     return remote != NULL ? remote->lock_schema(conn->link, err) : 0;
+}
+
+static int find_table(struct db_conn *conn, bool *ret_there, struct err *err)
+{
+    auto_stmt stmt = db_stmt(conn, conn->db->engine->find_schema);
+    return db_step(stmt, ret_there, err);
+}
+
+/* IF NOT EXISTS would ask for the right to make tables also where there is one, and who serves need
+ * not have it. */
+static int ensure_table(struct db_conn *conn, struct err *err)
+{
+    bool there;
+    if (find_table(conn, &there, err) < 0)
+        return -1;
+    return there ? 0 : db_run(db_stmt(conn, create_table), err);
 }
 
 static int find_version(struct db_conn *conn, int64_t *ret, struct err *err)
@@ -51,7 +67,7 @@ static int migrate_one(struct call *call, void *context)
     struct migration *migration = context;
     struct db_conn *conn = call->db;
     int64_t version = 0;
-    if (lock_schema(conn, &call->err) < 0 || db_run(db_stmt(conn, create_table), &call->err) < 0 ||
+    if (lock_schema(conn, &call->err) < 0 || ensure_table(conn, &call->err) < 0 ||
         find_version(conn, &version, &call->err) < 0)
         return -1;
     if (version < 0 || (uint64_t)version > migration->n)
@@ -82,17 +98,13 @@ int db_migrate(struct db *db, const struct db_migration *migrations, size_t n, s
 
 static int read_current(struct db_conn *conn, int64_t *ret, struct err *err)
 {
-    {
-        auto_stmt stmt = db_stmt(conn, conn->db->engine->find_schema);
-        bool there = false;
-        if (db_step(stmt, &there, err) < 0)
-            return -1;
-        if (!there) {
-            *ret = 0;
-            return 0;
-        }
-    }
-    return find_version(conn, ret, err);
+    bool there;
+    if (find_table(conn, &there, err) < 0)
+        return -1;
+    if (there)
+        return find_version(conn, ret, err);
+    *ret = 0;
+    return 0;
 }
 
 int db_version(struct db *db, int64_t *ret, struct err *err)

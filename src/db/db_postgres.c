@@ -95,13 +95,23 @@ static void note_changed(struct db_link *link, PGresult *result)
         link->changed = (int64_t)n;
 }
 
+static int check_size(const struct db_cursor *cursor, struct err *err)
+{
+    return cursor->too_large ? err_set(err, ERR_TOO_LARGE, "%s", db_say(ERR_TOO_LARGE)) : 0;
+}
+
+static int queue(struct db_cursor *cursor, struct err *err)
+{
+    return check_size(cursor, err) < 0 ? -1 : postgres_queue(cursor, err);
+}
+
 static int step(struct db_cursor *cursor, bool *ret_row, struct err *err)
 {
     if (cursor->result == NULL) {
-        if (cursor->too_large)
-            return err_set(err, ERR_TOO_LARGE, "%s", db_say(ERR_TOO_LARGE));
-        if (postgres_run(cursor->link, &(struct errand){.cursor = cursor}, &cursor->result, err) <
-            0)
+        if (check_size(cursor, err) < 0)
+            return -1;
+        struct errand errand = {.cursor = cursor, .commits = cursor->link->last};
+        if (postgres_run(cursor->link, &errand, &cursor->result, err) < 0)
             return -1;
         note_changed(cursor->link, cursor->result);
         cursor->row = -1;
@@ -148,6 +158,7 @@ static int wake(struct db_link *link, struct err *err)
 static void disconnect(struct db_link *link)
 {
     postgres_link_drop(link);
+    free(link->sent);
     free(link);
 }
 
@@ -218,6 +229,9 @@ static const struct db_remote remote = {
     .open = open_server,
     .close = close_server,
     .wake = wake,
+    .queue = queue,
+    .last = postgres_last,
+    .relax = postgres_relax,
     .lock = postgres_lock,
     .lock_schema = postgres_lock_schema,
     .listen = postgres_keeper_listen,

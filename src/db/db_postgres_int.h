@@ -65,12 +65,24 @@ int postgres_connect_link(struct db_server *server, PGconn **ret, struct err *er
 
 /* ---- Round trips ---- */
 
+/* One in the pipeline. */
+struct command {
+    const char *sql;          /* static */
+    struct db_cursor *cursor; /* borrowed; NULL: a text of the engine's own */
+    bool prepares;            /* the cursor, and does not run it */
+};
+
 struct answer {
-    PGresult *result;  /* owned: of the last command that was done; NULL: none was */
-    PGresult *failure; /* owned: of the first one that was not */
-    int done;          /* how many were */
-    bool lost;         /* the connection is gone */
-    bool silent;       /* because nothing came in time */
+    size_t wanted;         /* of which command the result is kept, counted from 0 */
+    PGresult *result;      /* owned; NULL: it was not done */
+    PGresult *failure;     /* owned: of the first one that was not */
+    size_t done;           /* how many were */
+    bool committed;        /* the last of these was a COMMIT that did so */
+    bool lost;             /* the connection is gone */
+    bool silent;           /* because nothing came in time */
+    bool unsent;           /* before all was sent */
+    bool commits;          /* COMMIT is the last command */
+    struct command failed; /* of a link: what was not done */
 };
 void postgres_answer_done(struct answer *answer);
 #define auto_answer __attribute__((cleanup(postgres_answer_done))) struct answer
@@ -99,8 +111,9 @@ enum phase {
     WRITE_DUE,    /* a write transaction of which nothing was sent yet */
     SNAPSHOT_DUE, /* the same of a snapshot */
     WRITING,
-    READING,  /* in a snapshot */
-    GIVEN_UP, /* a transaction that failed: `failure` says why */
+    READING,   /* in a snapshot */
+    COMMITTED, /* with its last statement: nothing may follow */
+    GIVEN_UP,  /* a transaction that failed: `failure` says why */
 };
 
 struct db_link {
@@ -111,7 +124,13 @@ struct db_link {
     enum phase phase;
     struct err failure;
     int64_t changed;
-    int64_t patience_us; /* for each answer */
+    int64_t patience_us;  /* for each answer */
+    struct command *sent; /* owned: what is in the pipeline, and was not answered yet */
+    size_t n_sent;
+    size_t sent_max;
+    bool last;          /* the next cursor that steps commits */
+    bool relaxed;       /* COMMIT need not wait for the disk */
+    struct str notices; /* borrowed: they go before it */
 };
 
 struct db_cursor {
@@ -129,15 +148,16 @@ struct db_cursor {
     char (*numbers)[24];
 };
 
-/* One statement, and what goes with it. */
+/* One statement, and what goes with it; or none, for what is queued alone. */
 struct errand {
     const char *sql; /* static */
     int n;
     const char *const *values; /* texts */
     struct db_cursor *cursor;  /* instead of all that */
+    bool commits;              /* COMMIT goes with it */
 };
 
-/* One round trip, and a BEGIN with it when one is due. ret: owned */
+/* One round trip, with all that was queued, and BEGIN and COMMIT where they are due. ret: owned */
 int postgres_run(struct db_link *link, const struct errand *errand, PGresult **ret,
                  struct err *err) MUST_CHECK;
 /* The same for a statement whose answer is of no interest, or is one integer. */
@@ -156,6 +176,9 @@ int postgres_begin(struct db_link *link, int64_t wait_us, struct err *err);
 int postgres_begin_read(struct db_link *link, struct err *err);
 void postgres_end(struct db_link *link);
 int postgres_commit(struct db_link *link, struct str notices, struct err *err);
+int postgres_queue(struct db_cursor *cursor, struct err *err);
+void postgres_last(struct db_link *link, struct str notices);
+void postgres_relax(struct db_link *link);
 int postgres_lock(struct db_link *link, int64_t key, bool shared, struct err *err);
 int postgres_lock_schema(struct db_link *link, struct err *err);
 int postgres_script(struct db_link *link, const char *sql, struct err *err);

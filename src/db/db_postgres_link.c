@@ -2,7 +2,11 @@
  *
  * Everything goes through libpq's pipeline, so that what belongs together is one round trip: BEGIN
  * rides with the first statement of its transaction, the preparation of a statement with its first
- * run, notices with COMMIT. A transaction of n statements costs n + 1 round trips, a read one.
+ * run, what was queued with the next statement that is waited for, and COMMIT, with the notices
+ * before it, with the transaction's last statement if that was said to be the last.
+ *
+ * The server takes the commands of a round trip in their order and none behind one that failed. So
+ * a COMMIT in it is of all that stands before, or of nothing.
  *
  * What broke with nothing under way - a read, or a transaction's beginning - is run again once, on
  * a new connection. A statement that fails inside a transaction is its end: PostgreSQL takes
@@ -13,6 +17,11 @@
 
 /* The server's own limits end a statement first, and keep the connection. */
 #define GRACE_US CLOCK_SECOND_US
+
+/* So many commands wait in the pipeline; then they are sent, whatever follows. */
+#define QUEUE_MAX 256
+
+static const char sql_commit[] = "COMMIT";
 
 /* The first statement of a transaction brings it from the phase `due` to `begun`. */
 static const struct beginning {
@@ -39,9 +48,19 @@ static bool writes(const struct db_link *link)
     return link->phase == WRITE_DUE || link->phase == WRITING;
 }
 
+static void note_sent(struct db_link *link, struct command command)
+{
+    if (link->n_sent == link->sent_max) {
+        link->sent_max = link->sent_max > 0 ? 2 * link->sent_max : 16;
+        link->sent = mem_realloc(link->sent, link->sent_max * sizeof(*link->sent));
+    }
+    link->sent[link->n_sent++] = command;
+}
+
 /* The functions that put something into the pipeline are false when the connection is no more. */
 static bool put(struct db_link *link, const char *sql, int n, const char *const *values)
 {
+    note_sent(link, (struct command){.sql = sql});
     return PQsendQueryParams(link->pg, sql, n, NULL, values, NULL, NULL,
                              /* resultFormat= */ 1) == 1;
 }
@@ -51,31 +70,75 @@ static bool is_prepared(const struct db_cursor *cursor)
     return cursor->connection == cursor->link->connections;
 }
 
+/* What is prepared here counts as prepared until its answer says otherwise: it may be run again
+ * before. */
 static bool put_cursor(struct db_link *link, struct db_cursor *cursor)
 {
     if (!is_prepared(cursor)) {
         (void)snprintf(cursor->name, sizeof(cursor->name), "s%u", ++link->names);
+        cursor->connection = link->connections;
+        note_sent(link, (struct command){.sql = cursor->sql, .cursor = cursor, .prepares = true});
         if (PQsendPrepare(link->pg, cursor->name, cursor->sql, 0, NULL) == 0)
             return false;
     }
+    note_sent(link, (struct command){.sql = cursor->sql, .cursor = cursor});
     return PQsendQueryPrepared(link->pg, cursor->name, cursor->n, cursor->values, cursor->lengths,
                                cursor->formats, /* resultFormat= */ 1) == 1;
 }
 
-static bool put_errand(struct db_link *link, const struct errand *errand)
+/* What ended the connection before COMMIT is sent has ended the transaction. */
+static bool is_cut(const struct db_link *link)
+{
+    struct pollfd fd = {.fd = PQsocket(link->pg), .events = POLLRDHUP};
+    return poll(&fd, 1, 0) != 0;
+}
+
+static bool put_commit(struct db_link *link)
+{
+    struct str notices = link->notices;
+    while (notices.n > 0) {
+        const char *const values[] = {str_cut(&notices, '\0').p};
+        if (!put(link, "SELECT pg_notify('holdfast', $1)", 1, values))
+            return false;
+    }
+    if (link->relaxed && !put(link, "SET LOCAL synchronous_commit = off", 0, NULL))
+        return false;
+    return !is_cut(link) && put(link, sql_commit, 0, NULL);
+}
+
+static bool put_statement(struct db_link *link, const struct errand *errand)
 {
     const struct beginning *beginning = beginning_due(link);
     if (beginning != NULL && !put(link, beginning->sql, 0, NULL))
         return false;
     if (errand->cursor != NULL)
         return put_cursor(link, errand->cursor);
-    return put(link, errand->sql, errand->n, errand->values);
+    return errand->sql == NULL || put(link, errand->sql, errand->n, errand->values);
+}
+
+/* Sends what was put, if all of it could be, and takes the answers. -1: not all was done. */
+static int exchange(struct db_link *link, bool was_put, struct answer *ret)
+{
+    if (was_put)
+        postgres_exchange(link->pg, link->patience_us, ret);
+    else
+        ret->lost = ret->unsent = true;
+    for (size_t i = ret->done; i < link->n_sent; i++)
+        if (link->sent[i].prepares)
+            link->sent[i].cursor->connection = 0;
+    bool done = !ret->lost && ret->failure == NULL;
+    if (!done)
+        ret->failed =
+            ret->done < link->n_sent ? link->sent[ret->done] : (struct command){.sql = sql_commit};
+    link->n_sent = 0;
+    return done ? 0 : -1;
 }
 
 void postgres_link_drop(struct db_link *link)
 {
     PQfinish(link->pg);
     link->pg = NULL;
+    link->n_sent = 0;
 }
 
 int postgres_link_connect(struct db_link *link, struct err *err)
@@ -87,16 +150,18 @@ int postgres_link_connect(struct db_link *link, struct err *err)
     return 0;
 }
 
-/* Ends the transaction on the server, if there is one; what came of it does not matter. */
+/* Ends the transaction on the server, if there is one; what came of it does not matter. Behind
+ * something queued that fails the first ROLLBACK is not taken. */
 static void send_rollback(struct db_link *link)
 {
-    if (link->pg == NULL || PQtransactionStatus(link->pg) == PQTRANS_IDLE)
-        return;
-    auto_answer answer = {0};
-    if (put(link, "ROLLBACK", 0, NULL))
-        postgres_exchange(link->pg, link->patience_us, &answer);
-    if (answer.result == NULL || answer.lost)
-        postgres_link_drop(link);
+    for (int tries = 0; tries < 2 && link->pg != NULL; tries++) {
+        if (PQtransactionStatus(link->pg) == PQTRANS_IDLE) /* and nothing is queued */
+            return;
+        auto_answer answer = {0};
+        (void)exchange(link, put(link, "ROLLBACK", 0, NULL), &answer);
+        if (answer.lost || (answer.failure != NULL && tries > 0))
+            postgres_link_drop(link);
+    }
 }
 
 static bool has_code(const struct answer *answer, const char *code)
@@ -106,24 +171,40 @@ static bool has_code(const struct answer *answer, const char *code)
 
 /* The plan that the server kept does not fit the schema any more, or it kept none: somebody changed
  * the schema, or discarded what the session had. To prepare it again helps. */
-static bool is_stale(const struct db_cursor *cursor, const struct answer *answer)
+static bool is_stale(const struct answer *answer)
 {
-    return is_prepared(cursor) && (has_code(answer, "0A000") || has_code(answer, "26000"));
+    const struct command *failed = &answer->failed;
+    return failed->cursor != NULL && !failed->prepares &&
+           (has_code(answer, "0A000") || has_code(answer, "26000"));
+}
+
+/* A server that is a standby by now is as good as lost: the next connection is to its heir. */
+static bool is_standby(const struct db_link *link, const struct answer *answer)
+{
+    bool refused = answer->failed.cursor == NULL && has_code(answer, "0A000"); /* READ WRITE */
+    return writes(link) && (refused || has_code(answer, "25006"));
+}
+
+/* COMMIT was on its way when the connection broke, and the server did not say before that it would
+ * not come to it. What was relaxed may be done twice. */
+static bool is_unsure(const struct db_link *link, const struct answer *answer)
+{
+    bool refused = answer->failure != NULL && postgres_code(answer->failure)[0] != '\0' &&
+                   answer->failed.sql != sql_commit;
+    return answer->lost && !answer->unsent && answer->commits && !link->relaxed && !refused;
 }
 
 /* Makes it possible to run the errand again, where nothing was under way. */
-static bool recover(struct db_link *link, const struct errand *errand, const struct answer *answer)
+static bool recover(struct db_link *link, const struct answer *answer)
 {
-    if (link->phase != APART && beginning_due(link) == NULL)
+    if ((link->phase != APART && beginning_due(link) == NULL) || is_unsure(link, answer))
         return false;
-    if (errand->cursor != NULL && is_stale(errand->cursor, answer)) {
-        errand->cursor->connection = 0;
+    if (is_stale(answer)) {
+        answer->failed.cursor->connection = 0;
         send_rollback(link);
         return true;
     }
-    /* A server that is a standby by now is as good as lost: the next connection is to its heir. */
-    bool standby = writes(link) && has_code(answer, "25006");
-    if (answer->silent || !(answer->lost || standby))
+    if (answer->silent || !(answer->lost || is_standby(link, answer)))
         return false;
     postgres_link_drop(link);
     return true;
@@ -131,7 +212,7 @@ static bool recover(struct db_link *link, const struct errand *errand, const str
 
 /* Says that the connection is lost, and drops it. */
 static int lost(struct db_link *link, const struct answer *answer, enum err_kind kind,
-                const char *sql, struct err *err)
+                struct err *err)
 {
     char text[240];
     postgres_words(answer->failure != NULL ? PQresultErrorMessage(answer->failure)
@@ -143,7 +224,7 @@ static int lost(struct db_link *link, const struct answer *answer, enum err_kind
                       (long long)(link->patience_us / 1000));
     else
         (void)err_why(err, "postgres: the connection broke: %s", text);
-    (void)err_why(err, "in \"%.100s\"", sql);
+    (void)err_why(err, "in \"%.100s\"", answer->failed.sql);
     postgres_link_drop(link);
     if (answer->silent)
         postgres_server_lost(link->server, err);
@@ -160,54 +241,71 @@ static int give_up(struct db_link *link, const struct err *err)
     return -1;
 }
 
-static int errand_failed(struct db_link *link, const struct errand *errand,
-                         const struct answer *answer, struct err *err)
+static enum err_kind kind_of_loss(const struct db_link *link, const struct answer *answer)
 {
-    const char *sql = errand->cursor != NULL ? errand->cursor->sql : errand->sql;
+    if (is_unsure(link, answer))
+        return ERR_UNSURE;
+    return writes(link) && !answer->silent ? ERR_AGAIN : ERR_BUSY;
+}
+
+static enum err_kind kind_of_failure(const struct db_link *link, const struct answer *answer)
+{
+    const char *code = postgres_code(answer->failure);
+    enum err_kind kind = is_stale(answer) ? ERR_AGAIN : postgres_kind(code);
+    if (kind == ERR_AGAIN && !writes(link))
+        return ERR_BUSY;
+    if (strcmp(code, "25006") == 0 && !writes(link)) /* it writes where it said it would not */
+        return ERR_INTERNAL;
+    if (answer->failed.sql == sql_commit && strncmp(code, "54", 2) == 0) /* a queue of notices */
+        return ERR_BUSY;
+    return is_standby(link, answer) ? ERR_BUSY : kind;
+}
+
+static int errand_failed(struct db_link *link, const struct answer *answer, struct err *err)
+{
     if (answer->lost) {
-        enum err_kind kind = writes(link) && !answer->silent ? ERR_AGAIN : ERR_BUSY;
-        (void)lost(link, answer, kind, sql, err);
+        (void)lost(link, answer, kind_of_loss(link, answer), err);
         return give_up(link, err);
     }
-    enum err_kind kind = postgres_kind(postgres_code(answer->failure));
-    if (errand->cursor != NULL && is_stale(errand->cursor, answer)) {
-        errand->cursor->connection = 0;
-        kind = ERR_AGAIN;
+    if (answer->failure == NULL) {
+        (void)err_set(err, ERR_AGAIN, "%s", db_say(ERR_AGAIN));
+        (void)err_why(err, "postgres: COMMIT was answered with something else");
+        return give_up(link, err);
     }
-    if (kind == ERR_AGAIN && !writes(link))
-        kind = ERR_BUSY;
-    if (has_code(answer, "25006") && !writes(link)) /* it writes where it said it would not */
-        kind = ERR_INTERNAL;
-    (void)postgres_failed(answer->failure, kind, sql, err);
+    (void)postgres_failed(answer->failure, kind_of_failure(link, answer), answer->failed.sql, err);
+    if (is_stale(answer))
+        answer->failed.cursor->connection = 0;
+    if (is_standby(link, answer))
+        postgres_link_drop(link);
     return give_up(link, err);
 }
 
 /* SQL that cannot be right; but a table that is missing, a right that is, or a name that is taken
  * (by another client of a pooler between us) may be the operator's doing. */
-static void check_sql(const struct errand *errand, const struct answer *answer)
+static void check_sql(const struct answer *answer)
 {
     if (answer->failure == NULL || strncmp(postgres_code(answer->failure), "42", 2) != 0 ||
         has_code(answer, "42501") || has_code(answer, "42P01") || has_code(answer, "42P05"))
         return;
-    db_broken(PQresultErrorField(answer->failure, PG_DIAG_MESSAGE_PRIMARY),
-              errand->cursor != NULL ? errand->cursor->sql : errand->sql);
+    db_broken(PQresultErrorField(answer->failure, PG_DIAG_MESSAGE_PRIMARY), answer->failed.sql);
 }
 
 /* One round trip. */
 static int try_errand(struct db_link *link, const struct errand *errand, struct answer *ret)
 {
     const struct beginning *beginning = beginning_due(link);
-    if (put_errand(link, errand))
-        postgres_exchange(link->pg, link->patience_us, ret);
-    else
-        ret->lost = true;
-    /* Behind the BEGIN comes the preparation, if there is one. */
-    if (errand->cursor != NULL && ret->done > (beginning != NULL ? 1 : 0))
-        errand->cursor->connection = link->connections;
-    if (ret->lost || ret->failure != NULL)
+    bool was_put = put_statement(link, errand);
+    ret->wanted = link->n_sent - 1;
+    ret->commits = errand->commits;
+    was_put = was_put && (!errand->commits || put_commit(link));
+    if (exchange(link, was_put, ret) < 0)
         return -1;
     if (beginning != NULL)
         link->phase = beginning->begun;
+    if (errand->commits && !ret->committed)
+        return -1;
+    if (errand->commits)
+        link->phase = COMMITTED;
     return 0;
 }
 
@@ -217,6 +315,7 @@ int postgres_run(struct db_link *link, const struct errand *errand, PGresult **r
         *err = link->failure;
         return -1;
     }
+    require(link->phase != COMMITTED);
     for (int tries = 1;; tries++) {
         auto_answer answer = {0};
         if (link->pg == NULL && postgres_link_connect(link, err) < 0)
@@ -225,10 +324,52 @@ int postgres_run(struct db_link *link, const struct errand *errand, PGresult **r
             *ret = TAKE(answer.result);
             return 0;
         }
-        check_sql(errand, &answer);
-        if (tries > 1 || !recover(link, errand, &answer))
-            return errand_failed(link, errand, &answer, err);
+        check_sql(&answer);
+        if (tries > 1 || !recover(link, &answer))
+            return errand_failed(link, &answer, err);
     }
+}
+
+/* Nothing but what is queued, and perhaps COMMIT. */
+static int send_all(struct db_link *link, bool commits, struct err *err)
+{
+    PGresult *nothing = NULL;
+    int result = postgres_run(link, &(struct errand){.commits = commits}, &nothing, err);
+    PQclear(nothing);
+    return result;
+}
+
+/* Makes room, and a connection. */
+static int prepare_queue(struct db_link *link, struct err *err)
+{
+    if (link->phase == GIVEN_UP) {
+        *err = link->failure;
+        return -1;
+    }
+    if (link->n_sent >= QUEUE_MAX)
+        return send_all(link, /* commits= */ false, err);
+    if (link->phase == WRITE_DUE && link->pg != NULL && is_cut(link))
+        postgres_link_drop(link);
+    return link->pg == NULL && postgres_link_connect(link, err) < 0 ? give_up(link, err) : 0;
+}
+
+static int queue(struct db_link *link, const struct errand *errand, struct err *err)
+{
+    if (prepare_queue(link, err) < 0)
+        return -1;
+    require(writes(link));
+    if (!put_statement(link, errand)) {
+        auto_answer answer = {0};
+        (void)exchange(link, /* was_put= */ false, &answer);
+        return errand_failed(link, &answer, err);
+    }
+    link->phase = WRITING;
+    return 0;
+}
+
+int postgres_queue(struct db_cursor *cursor, struct err *err)
+{
+    return queue(cursor->link, &(struct errand){.cursor = cursor}, err);
 }
 
 int postgres_number(struct db_link *link, const struct errand *errand, int64_t *ret,
@@ -270,6 +411,8 @@ void postgres_end(struct db_link *link)
 {
     send_rollback(link);
     link->phase = APART;
+    link->last = link->relaxed = false;
+    link->notices = (struct str){0};
     link->patience_us = postgres_patience(link->server);
 }
 
@@ -284,56 +427,24 @@ int postgres_begin_read(struct db_link *link, struct err *err)
     return -1;
 }
 
-static bool put_notices(struct db_link *link, struct str notices)
+void postgres_last(struct db_link *link, struct str notices)
 {
-    while (notices.n > 0) {
-        const char *const values[] = {str_cut(&notices, '\0').p};
-        if (!put(link, "SELECT pg_notify('holdfast', $1)", 1, values))
-            return false;
-    }
-    return true;
+    link->last = true;
+    link->notices = notices;
 }
 
-/* What ended the connection before COMMIT is sent has ended the transaction. */
-static bool is_cut(const struct db_link *link)
+void postgres_relax(struct db_link *link)
 {
-    struct pollfd fd = {.fd = PQsocket(link->pg), .events = POLLRDHUP};
-    return poll(&fd, 1, 0) != 0;
-}
-
-static int send_commit(struct db_link *link, struct str notices, struct err *err)
-{
-    auto_answer answer = {0};
-    bool cut = is_cut(link) || !put_notices(link, notices) || !put(link, "COMMIT", 0, NULL);
-    if (cut)
-        answer.lost = true;
-    else
-        postgres_exchange(link->pg, link->patience_us, &answer);
-    if (answer.lost)
-        return lost(link, &answer, cut ? ERR_AGAIN : ERR_UNSURE, "COMMIT", err);
-    if (answer.failure != NULL) {
-        const char *code = postgres_code(answer.failure);
-        bool queue_full = strncmp(code, "54", 2) == 0; /* of notices */
-        return postgres_failed(answer.failure, queue_full ? ERR_BUSY : postgres_kind(code),
-                               "COMMIT", err);
-    }
-    if (strcmp(PQcmdStatus(answer.result), "COMMIT") == 0)
-        return 0;
-    (void)err_set(err, ERR_AGAIN, "%s", db_say(ERR_AGAIN));
-    return err_why(err, "postgres: COMMIT was answered with \"%s\"", PQcmdStatus(answer.result));
+    link->relaxed = true;
 }
 
 int postgres_commit(struct db_link *link, struct str notices, struct err *err)
 {
     int result = 0;
-    /* Notices alone make a transaction too. */
-    if (link->phase == WRITE_DUE && notices.n > 0)
-        result = postgres_command(link, "SELECT 1", err);
-    if (link->phase == GIVEN_UP) {
-        *err = link->failure;
-        result = -1;
-    } else if (link->phase == WRITING) {
-        result = send_commit(link, notices, err);
+    bool empty = link->phase == WRITE_DUE && notices.n == 0;
+    if (link->phase != COMMITTED && !empty) {
+        link->notices = notices;
+        result = send_all(link, /* commits= */ true, err);
     }
     postgres_end(link);
     return result;
@@ -351,10 +462,10 @@ int postgres_lock(struct db_link *link, int64_t key, bool shared, struct err *er
         .n = 1,
         .values = values,
     };
-    PGresult *result = NULL;
-    if (postgres_run(link, &errand, &result, err) < 0)
+    if (queue(link, &errand, err) < 0)
         return -1;
-    PQclear(result);
+    /* It may wait for long: then what comes behind it has our patience for itself. */
+    (void)PQsendFlushRequest(link->pg);
     return 0;
 }
 
@@ -372,7 +483,7 @@ int postgres_lock_schema(struct db_link *link, struct err *err)
 
 int postgres_script(struct db_link *link, const char *sql, struct err *err)
 {
-    require(link->phase == WRITING); /* lock_schema comes before */
+    require(link->phase == WRITING && link->n_sent == 0); /* lock_schema comes before */
     auto_answer answer = {0};
     if (PQexitPipelineMode(link->pg) == 1)
         postgres_ask_script(link->pg, sql, link->patience_us, &answer);
@@ -382,5 +493,6 @@ int postgres_script(struct db_link *link, const char *sql, struct err *err)
         answer.lost = true;
     if (!answer.lost && answer.failure == NULL)
         return 0;
-    return errand_failed(link, &(struct errand){.sql = sql}, &answer, err);
+    answer.failed = (struct command){.sql = sql};
+    return errand_failed(link, &answer, err);
 }

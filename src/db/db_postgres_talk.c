@@ -51,19 +51,16 @@ int postgres_await(PGconn *pg, struct mono_us deadline, int cancel_fd)
     return 0;
 }
 
-static void keep(PGresult **place, PGresult *result)
-{
-    PQclear(*place);
-    *place = result;
-}
-
 /* False: this was the last one. */
 static bool take_result(PGresult *result, struct answer *answer)
 {
     ExecStatusType status = PQresultStatus(result);
     if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK || status == PGRES_EMPTY_QUERY) {
-        keep(&answer->result, result);
-        answer->done++;
+        answer->committed = strcmp(PQcmdStatus(result), "COMMIT") == 0;
+        if (answer->done++ == answer->wanted)
+            answer->result = result;
+        else
+            PQclear(result);
     } else if (status == PGRES_PIPELINE_SYNC) {
         PQclear(result);
         return false;
@@ -79,8 +76,8 @@ static bool take_result(PGresult *result, struct answer *answer)
 static void take_results(PGconn *pg, bool alone, int64_t patience_us, int cancel_fd,
                          struct answer *ret)
 {
-    struct mono_us deadline = {clock_mono().us + patience_us};
     for (;;) {
+        struct mono_us deadline = {clock_mono().us + patience_us}; /* of each answer */
         if (postgres_await(pg, deadline, cancel_fd) < 0) {
             ret->lost = ret->silent = true;
             return;
@@ -103,7 +100,7 @@ void postgres_exchange(PGconn *pg, int64_t patience_us, struct answer *ret)
         return;
     }
     take_results(pg, /* alone= */ false, patience_us, /* cancel_fd= */ -1, ret);
-    if (ret->result == NULL && ret->failure == NULL) /* that is no PostgreSQL */
+    if (ret->done == 0 && ret->failure == NULL) /* that is no PostgreSQL */
         ret->lost = true;
 }
 

@@ -490,6 +490,131 @@ static void transactions_that_lost_run_again(void **state)
     db_close(db);
 }
 
+static int queue_parent(struct db_conn *conn, int64_t id, struct str data, struct err *err)
+{
+    struct db_stmt *stmt = db_stmt(conn, "INSERT INTO parent (id, data) VALUES ($1, $2)");
+    db_bind_int(stmt, 1, id);
+    db_bind_blob(stmt, 2, data);
+    return db_queue(stmt, err);
+}
+
+/* More than an engine keeps back, and larger than a socket's buffer. */
+static void what_is_queued_runs_before_what_follows(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct db *db = open_migrated(f);
+    auto_mem char *bytes = mem_zalloc(4 << 20);
+    struct str large = {bytes, 4 << 20};
+    auto_conn conn = NULL;
+    assert_ok(db_write(db, &conn, &err), err);
+    assert_ok(queue_parent(conn, 10, STR("ten"), &err), err);
+    assert_ok(
+        db_queue(db_stmt(conn, "UPDATE parent SET name = 'x' WHERE id = 10 RETURNING id"), &err),
+        err);
+    assert_int_equal(ask_in(conn, "SELECT count(*) FROM parent WHERE name = 'x'"), 1);
+    for (int64_t id = 100; id < 1100; id++)
+        assert_ok(queue_parent(conn, id, id < 104 ? large : STR("small"), &err), err);
+    assert_ok(db_commit(TAKE(conn), &err), err);
+    assert_int_equal(ask(db, "SELECT count(*) FROM parent WHERE id >= 100"), 1000);
+    assert_int_equal(ask(db, "SELECT sum(length(data)) / 4194304 FROM parent"), 4);
+
+    assert_ok(db_write(db, &conn, &err), err);
+    assert_ok(queue_parent(conn, 2000, STR(""), &err), err);
+    db_end(TAKE(conn));
+    assert_int_equal(ask(db, "SELECT count(*) FROM parent WHERE id = 2000"), 0);
+    db_close(db);
+}
+
+/* At once, or from what follows: but before anybody is told that it was done. */
+static void what_is_queued_and_fails_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct db *db = open_migrated(f);
+    for (int follows = 0; follows < 3; follows++) {
+        struct err err = {0};
+        bool row = false;
+        auto_conn conn = NULL;
+        assert_ok(db_write(db, &conn, &err), err);
+        assert_ok(db_run(db_stmt(conn, "INSERT INTO parent (id) VALUES (50)"), &err), err);
+        int result = queue_parent(conn, 1, STR(""), &err); /* is there */
+        if (result == 0)
+            result = queue_parent(conn, 51, STR(""), &err);
+        if (result == 0 && follows == 1) {
+            auto_stmt stmt = db_stmt(conn, "SELECT 1");
+            result = db_step(stmt, &row, &err);
+        }
+        if (result == 0 && follows == 2)
+            db_last(conn);
+        if (result == 0 && follows == 2)
+            result = db_run(db_stmt(conn, "INSERT INTO parent (id) VALUES (52)"), &err);
+        if (result == 0)
+            result = db_commit(TAKE(conn), &err);
+        else
+            db_end(TAKE(conn));
+        assert_int_equal(result, -1);
+        assert_int_equal(err.kind, ERR_CONFLICT);
+        assert_int_equal(ask(db, "SELECT count(*) FROM parent"), 1);
+    }
+    struct err err = {0};
+    auto_conn conn = NULL; /* and when nobody asks, it is gone all the same */
+    assert_ok(db_write(db, &conn, &err), err);
+    (void)queue_parent(conn, 1, STR(""), &err);
+    db_end(TAKE(conn));
+    must(db, "INSERT INTO parent (id) VALUES (60)");
+    db_close(db);
+}
+
+static void the_last_statement_commits(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct heard heard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .text = BUF_INIT(10000)};
+    struct db *db = open_migrated(f);
+    assert_ok(db_listen(db, hear, &heard, &err), err);
+    for (int relaxed = 0; relaxed < 2; relaxed++) {
+        auto_conn conn = NULL;
+        bool row = false;
+        assert_ok(db_write(db, &conn, &err), err);
+        notify_in(conn, "told");
+        if (relaxed)
+            db_relax(conn);
+        db_last(conn);
+        assert_ok(queue_parent(conn, 20 + relaxed, STR("before"), &err), err);
+        struct db_stmt *stmt = db_stmt(conn, "UPDATE parent SET name = id WHERE id >= 20"
+                                             " RETURNING name");
+        assert_ok(db_step(stmt, &row, &err), err);
+        assert_true(row);
+        assert_int_equal(db_text(stmt, 0).n, 2);
+        db_done(stmt);
+        assert_int_equal(db_changed(conn), 1 + relaxed);
+        assert_ok(db_commit(TAKE(conn), &err), err);
+        assert_int_equal(ask(db, "SELECT count(*) FROM parent WHERE name > '1'"), 2 + relaxed);
+    }
+    assert_heard(&heard, "told|told|");
+
+    auto_conn conn = NULL;
+    assert_ok(db_write(db, &conn, &err), err);
+    assert_ok(queue_parent(conn, 30, STR(""), &err), err);
+    db_last(conn);
+    assert_int_equal(db_run(db_stmt(conn, "INSERT INTO parent (id) VALUES (1)"), &err), -1);
+    assert_int_equal(err.kind, ERR_CONFLICT);
+    db_end(TAKE(conn));
+    assert_int_equal(ask(db, "SELECT count(*) FROM parent WHERE id = 30"), 0);
+
+    assert_ok(db_write(db, &conn, &err), err);
+    assert_ok(queue_parent(conn, 31, STR(""), &err), err);
+    db_last(conn); /* and then there was none */
+    assert_ok(db_commit(TAKE(conn), &err), err);
+    assert_ok(db_write(db, &conn, &err), err);
+    assert_ok(queue_parent(conn, 32, STR(""), &err), err);
+    db_last(conn);
+    db_end(TAKE(conn));
+    assert_int_equal(ask(db, "SELECT count(*) FROM parent WHERE id IN (31, 32)"), 1);
+    db_close(db);
+    buf_done(&heard.text);
+}
+
 /* Threads that add one to the same number, each under the lock of its key. */
 struct adder {
     pthread_t thread;
@@ -583,7 +708,8 @@ static void a_sound_database_has_no_complaints(void **state)
         kind(readers_cannot_write), kind(connections_run_out_and_come_back),                      \
         kind(too_large_a_value_fails_at_the_step), kind(each_transaction_is_observed),            \
         kind(notices_are_told_when_and_only_when_the_transaction_commits),                        \
-        kind(transactions_that_lost_run_again),                                                   \
+        kind(transactions_that_lost_run_again), kind(what_is_queued_runs_before_what_follows),    \
+        kind(what_is_queued_and_fails_is_told), kind(the_last_statement_commits),                 \
         kind(what_a_lock_protects_is_changed_by_one_at_a_time), kind(the_clock_is_right),         \
         kind(a_sound_database_has_no_complaints),
 

@@ -30,6 +30,13 @@ static int insert_in(struct db_conn *conn, int64_t id, struct err *err)
     return db_run(stmt, err);
 }
 
+static int queue_in(struct db_conn *conn, int64_t id, struct err *err)
+{
+    struct db_stmt *stmt = db_stmt(conn, "INSERT INTO t (id) VALUES ($1)");
+    db_bind_int(stmt, 1, id);
+    return db_queue(stmt, err);
+}
+
 static bool has(struct db *db, int64_t id)
 {
     struct err err = {0};
@@ -168,7 +175,28 @@ static void round_trips_are_few(void **state)
         assert_ok(db_commit(TAKE(conn), &err), err);
         assert_int_equal(rounds(), n + 1);
     }
+    for (int queued = 0; queued < 3; queued++) {
+        auto_conn conn = NULL;
+        assert_ok(db_write(db, &conn, &err), err);
+        if (queued > 0)
+            assert_ok(db_lock(conn, 7, /* shared= */ true, &err), err);
+        for (int i = 0; i < queued; i++)
+            assert_ok(queue_in(conn, 100 + 10 * queued + i, &err), err);
+        db_relax(conn);
+        db_last(conn);
+        assert_ok(insert_in(conn, 200 + queued, &err), err);
+        assert_int_equal(rounds(), 1);
+        assert_ok(db_commit(TAKE(conn), &err), err);
+        assert_int_equal(rounds(), 0);
+    }
     auto_conn conn = NULL;
+    assert_ok(db_write(db, &conn, &err), err);
+    assert_ok(queue_in(conn, 300, &err), err);
+    assert_ok(db_notify(conn, STR("payload"), &err), err);
+    assert_ok(db_commit(TAKE(conn), &err), err);
+    assert_int_equal(rounds(), 1);
+    assert_int_equal(ask(db, "SELECT count(*) FROM t"), 6 + 3 + 3 + 1);
+    (void)rounds();
     assert_ok(db_write(db, &conn, &err), err);
     assert_ok(db_commit(TAKE(conn), &err), err); /* nothing happened in it */
     assert_ok(db_write(db, &conn, &err), err);
@@ -276,6 +304,145 @@ static void a_commit_without_an_answer_is_unsure(void **state)
         assert_int_equal(has(db, 1 + arrives), arrives);
     }
     close_with_proxy(db);
+}
+
+static void what_is_queued_on_a_broken_connection_runs_again(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct db *db = open_table(f);
+    auto_conn conn = NULL;
+    assert_ok(db_write(db, &conn, &err), err);
+    db_end(TAKE(conn));
+    (void)terminate_all();
+    assert_ok(db_write(db, &conn, &err), err); /* noticed before anything is sent */
+    assert_ok(queue_in(conn, 1, &err), err);
+    assert_ok(db_commit(TAKE(conn), &err), err);
+    for (int runs = 0; runs < 2; runs++) {
+        assert_ok(db_write(db, &conn, &err), err);
+        assert_ok(queue_in(conn, 2, &err), err);
+        (void)terminate_all();
+        if (runs == 1)
+            assert_int_equal(insert_in(conn, 3, &err), -1);
+        else
+            assert_int_equal(db_commit(TAKE(conn), &err), -1);
+        assert_int_equal(err.kind, ERR_AGAIN);
+        db_end(TAKE(conn));
+    }
+    assert_int_equal(ask(db, "SELECT count(*) FROM t"), 1);
+    db_close(db);
+}
+
+/* One transaction with its commit in the same round trip, that breaks as the proxy is told. */
+static int insert_last(struct call *call, void *context)
+{
+    const int64_t *id = context;
+    if (*id < 0)
+        db_relax(call->db);
+    db_last(call->db);
+    struct db_stmt *stmt = db_stmt(call->db, "INSERT INTO t (id) VALUES ($1) ON CONFLICT (id)"
+                                             " DO UPDATE SET name = 'twice'");
+    db_bind_int(stmt, 1, *id);
+    int result = db_run(stmt, &call->err);
+    if (*id < 0) /* what broke is not broken for ever */
+        the_proxy.mode = PROXY_PASS;
+    return result;
+}
+
+static void a_last_statement_without_an_answer_is_unsure(void **state)
+{
+    struct fixture *f = *state;
+    struct db *db = open_by_proxy(f, 5 * CLOCK_SECOND_US);
+    auto_call call = {0};
+    int64_t id = 1;
+    assert_ok(db_transact(&call, db, insert_last, &id), call.err);
+    for (int arrives = 0; arrives < 2; arrives++) {
+        enum proxy_mode mode = arrives ? PROXY_CUT_AFTER_COMMIT : PROXY_CUT_AT_COMMIT;
+        id = 2 + arrives;
+        set_proxy(mode, false);
+        assert_int_equal(db_transact(&call, db, insert_last, &id), -1);
+        assert_int_equal(call.err.kind, ERR_UNSURE);
+        set_proxy(PROXY_PASS, false);
+        assert_int_equal(has(db, id), arrives);
+
+        id = -2 - arrives; /* one that may be done twice is */
+        set_proxy(mode, false);
+        assert_ok(db_transact(&call, db, insert_last, &id), call.err);
+        assert_true(has(db, id));
+    }
+    assert_int_equal(ask(db, "SELECT id FROM t WHERE name = 'twice'"), -3);
+    close_with_proxy(db);
+}
+
+static void *terminate_later(void *context)
+{
+    (void)usleep(300000);
+    (void)terminate("SELECT count(pg_terminate_backend(pid)) " OURS " AND query LIKE '%pg_sleep%'");
+    return context;
+}
+
+/* The server says that it did not come to the COMMIT: that is as good as if it was not sent. */
+static void who_is_ended_before_his_commit_may_run_again(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct db *db = open_table(f);
+    for (int before = 0; before < 2; before++) {
+        pthread_t thread;
+        auto_conn conn = NULL;
+        assert_ok(db_write(db, &conn, &err), err);
+        if (before)
+            assert_ok(insert_in(conn, 2, &err), err);
+        else
+            assert_ok(queue_in(conn, 1, &err), err);
+        db_last(conn);
+        assert_int_equal(pthread_create(&thread, NULL, terminate_later, NULL), 0);
+        assert_int_equal(run_in(conn, "UPDATE t SET name = 'x' FROM pg_sleep(1)", &err), -1);
+        assert_int_equal(err.kind, ERR_AGAIN);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        db_end(TAKE(conn));
+    }
+    assert_int_equal(ask(db, "SELECT count(*) FROM t"), 0);
+
+    pthread_t thread; /* and with nothing before it that happens by itself */
+    auto_conn conn = NULL;
+    must(db, "INSERT INTO t (id) VALUES (3)");
+    assert_ok(db_write(db, &conn, &err), err);
+    db_last(conn);
+    assert_int_equal(pthread_create(&thread, NULL, terminate_later, NULL), 0);
+    assert_ok(run_in(conn, "UPDATE t SET name = 'x' FROM pg_sleep(0.6)", &err), err);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_ok(db_commit(TAKE(conn), &err), err);
+    assert_int_equal(ask(db, "SELECT count(*) FROM t WHERE name = 'x'"), 1);
+    db_close(db);
+}
+
+/* What the server thinks of the disk when it commits: a deferred trigger looks. */
+static void only_what_is_relaxed_does_not_wait_for_the_disk(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct db *db = open_table(f);
+    must(db, "CREATE TABLE seen (setting TEXT)");
+    must(db,
+         "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
+         " INSERT INTO seen VALUES (current_setting(''synchronous_commit'')); RETURN NULL; END'");
+    must(db, "CREATE CONSTRAINT TRIGGER look AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED"
+             " FOR EACH ROW EXECUTE FUNCTION look()");
+    for (int relaxed = 0; relaxed < 8; relaxed++) {
+        auto_conn conn = NULL;
+        assert_ok(db_write(db, &conn, &err), err);
+        if (relaxed & 1)
+            db_relax(conn);
+        if (relaxed & 2)
+            db_last(conn);
+        assert_ok(insert_in(conn, relaxed, &err), err);
+        assert_ok(db_commit(TAKE(conn), &err), err);
+        int64_t off = ask(db, "SELECT count(*) FROM seen WHERE setting = 'off'");
+        assert_int_equal(off, (relaxed + 1) / 2);
+    }
+    assert_int_equal(ask(db, "SELECT count(*) FROM seen WHERE setting = 'on'"), 4);
+    db_close(db);
 }
 
 /* ---- A server that goes away ---- */
@@ -572,12 +739,27 @@ struct locker {
     int64_t us;
 };
 
+/* The lock is queued: the statement behind it waits. */
+static int lock_and_wait(struct db_conn *conn, int64_t key, bool shared, struct err *err)
+{
+    if (db_lock(conn, key, shared, err) < 0)
+        return -1;
+    return run_in(conn, "SELECT 1 WHERE false", err);
+}
+
+static void *end_later(void *conn)
+{
+    (void)usleep(1300000);
+    db_end(conn);
+    return NULL;
+}
+
 static int lock_both(struct call *call, void *context)
 {
     struct locker *locker = context;
     locker->tries++;
     for (int i = 0; i < 2; i++) {
-        if (db_lock(call->db, locker->keys[i], locker->shared, &call->err) < 0)
+        if (lock_and_wait(call->db, locker->keys[i], locker->shared, &call->err) < 0)
             return -1;
         if (locker->tries == 1)
             (void)usleep(200000);
@@ -648,9 +830,10 @@ static void shared_locks_wait_for_nobody_who_shares(void **state)
     assert_in_range(sharing[0].us, 400000, 800000);
 
     /* Who wants it alone waits, until his patience ends. */
+    struct db *holder = open_db(f); /* one that may be idle for longer */
     auto_conn conn = NULL;
-    assert_ok(db_write(db, &conn, &err), err);
-    assert_ok(db_lock(conn, 1, /* shared= */ true, &err), err);
+    assert_ok(db_write(holder, &conn, &err), err);
+    assert_ok(lock_and_wait(conn, 1, /* shared= */ true, &err), err);
     struct locker alone = {.keys = {1, 3}};
     must(db, "DELETE FROM t");
     run_lockers(&alone, 1, db);
@@ -661,6 +844,7 @@ static void shared_locks_wait_for_nobody_who_shares(void **state)
     db_end(TAKE(conn));
     run_lockers(&alone, 1, db);
     assert_ok(alone.result, alone.err);
+    db_close(holder);
     db_close(db);
 }
 
@@ -689,6 +873,73 @@ static void a_failed_statement_ends_the_transaction(void **state)
     assert_int_equal(db_commit(TAKE(conn), &err), -1);
     assert_int_equal(err.kind, ERR_CONFLICT);
     must(db, "INSERT INTO t (id) VALUES (5)");
+    db_close(db);
+}
+
+/* Behind it nothing was prepared, before it all was. */
+static void a_queued_statement_that_fails_is_named(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct err after = {0};
+    struct db *db = open_table(f);
+    static const char sql_before[] = "INSERT INTO t (id, name) VALUES (5, 'before')";
+    static const char sql_fails[] = "INSERT INTO t (id) VALUES (1) /* this one */";
+    static const char sql_behind[] = "INSERT INTO t (id, name) VALUES (6, 'behind')";
+    must(db, "INSERT INTO t (id) VALUES (1)");
+    auto_conn conn = NULL;
+    for (int commits = 0; commits < 2; commits++) {
+        assert_ok(db_write(db, &conn, &err), err);
+        assert_ok(db_queue(db_stmt(conn, sql_before), &err), err);
+        assert_ok(db_queue(db_stmt(conn, sql_fails), &err), err);
+        assert_ok(db_queue(db_stmt(conn, sql_behind), &err), err);
+        if (!commits) {
+            assert_int_equal(insert_in(conn, 7, &err), -1);
+            assert_int_equal(err.kind, ERR_CONFLICT);
+            assert_non_null(strstr(err.why, "this one"));
+            assert_int_equal(queue_in(conn, 7, &after), -1);
+            assert_int_equal(after.kind, ERR_CONFLICT);
+        }
+        assert_int_equal(db_commit(TAKE(conn), &err), -1);
+        assert_int_equal(err.kind, ERR_CONFLICT);
+        assert_non_null(strstr(err.why, "this one"));
+    }
+    assert_ok(db_write(db, &conn, &err), err);
+    assert_ok(db_queue(db_stmt(conn, sql_behind), &err), err);
+    assert_ok(insert_in(conn, 7, &err), err);
+    assert_ok(db_queue(db_stmt(conn, sql_before), &err), err);
+    assert_ok(db_commit(TAKE(conn), &err), err);
+    static const char sql_prepared[] =
+        "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%before%'";
+    assert_int_equal(ask(db, sql_prepared), 2); /* itself is the other one */
+    assert_int_equal(ask(db, "SELECT count(*) FROM t"), 4);
+    db_close(db);
+}
+
+/* Each of both within its patience, together beyond it. */
+static void who_waited_for_a_lock_has_his_patience_still(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct db_options options = options_for(f);
+    options.busy_us = 1500000;
+    struct db *db = open_with(&options);
+    struct db *patient = open_db(f);
+    auto_conn holder = NULL;
+    assert_ok(db_write(patient, &holder, &err), err);
+    assert_ok(lock_and_wait(holder, 1, /* shared= */ false, &err), err);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, end_later, holder), 0);
+    auto_conn conn = NULL;
+    struct mono_us begun = clock_mono();
+    assert_ok(db_write(db, &conn, &err), err);
+    assert_ok(db_lock(conn, 1, /* shared= */ false, &err), err);
+    assert_int_equal(ask_in(conn, "SELECT 1 FROM pg_sleep(1.4)"), 1);
+    assert_in_range(clock_since_us(begun), 2600000, 5000000);
+    db_end(TAKE(conn));
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    TAKE(holder); /* it has ended */
+    db_close(patient);
     db_close(db);
 }
 
@@ -1056,7 +1307,7 @@ static void sessions_are_set_up_as_the_engine_needs_them(void **state)
         "SELECT CASE current_setting('synchronous_commit') WHEN 'on' THEN 1 END",
         "SELECT CASE current_setting('statement_timeout') WHEN '5001ms' THEN 1 END",
         "SELECT CASE current_setting('lock_timeout') WHEN '5001ms' THEN 1 END",
-        "SELECT CASE current_setting('idle_in_transaction_session_timeout') WHEN '5001ms' THEN 1 END",
+        "SELECT 1 WHERE current_setting('idle_in_transaction_session_timeout') = '5001ms'",
         "SELECT CASE current_setting('client_encoding') WHEN 'UTF8' THEN 1 END",
         "SELECT CASE current_setting('transaction_isolation') WHEN 'read committed' THEN 1 END",
         "SELECT CASE current_setting('application_name') WHEN 'holdfast' THEN 1 END",
@@ -1250,6 +1501,10 @@ int main(void)
         POSTGRES_CASE(a_transaction_whose_connection_breaks_may_run_again),
         POSTGRES_CASE(db_transact_runs_it_again),
         POSTGRES_CASE(a_commit_without_an_answer_is_unsure),
+        POSTGRES_CASE(what_is_queued_on_a_broken_connection_runs_again),
+        POSTGRES_CASE(a_last_statement_without_an_answer_is_unsure),
+        POSTGRES_CASE(who_is_ended_before_his_commit_may_run_again),
+        POSTGRES_CASE(only_what_is_relaxed_does_not_wait_for_the_disk),
         POSTGRES_CASE(what_was_committed_outlives_a_crash_of_the_server),
         POSTGRES_CASE(while_it_is_away_calls_fail_at_once_and_go_on_when_it_is_back),
         POSTGRES_CASE(a_cut_cable_hangs_nobody),
@@ -1257,7 +1512,9 @@ int main(void)
         POSTGRES_CASE(a_slow_statement_is_ended_and_the_connection_kept),
         POSTGRES_CASE(of_a_deadlock_one_loses_and_may_run_again),
         POSTGRES_CASE(shared_locks_wait_for_nobody_who_shares),
+        POSTGRES_CASE(who_waited_for_a_lock_has_his_patience_still),
         POSTGRES_CASE(a_failed_statement_ends_the_transaction),
+        POSTGRES_CASE(a_queued_statement_that_fails_is_named),
         POSTGRES_CASE(codes_have_their_kinds),
         POSTGRES_CASE(text_that_is_no_text_is_invalid),
         POSTGRES_CASE(a_plan_that_the_schema_left_behind_is_made_anew),

@@ -15,20 +15,25 @@ static int read_blob(struct call *call, struct db_stmt *stmt, struct meta_blob *
     return 0;
 }
 
-static const char sql_find[] = "SELECT b.id, b.size, b.location FROM repository r"
-                               " JOIN blob b ON b.digest = $2"
-                               " JOIN repository_blob l"
+static const char sql_find[] = "SELECT l.blob_id, b.size, b.location FROM repository r"
+                               " LEFT JOIN blob b ON b.digest = $2"
+                               " LEFT JOIN repository_blob l"
                                " ON l.repository_id = r.id AND l.blob_id = b.id"
                                " WHERE r.name = $1";
 
 int meta_blob_find(struct call *call, const struct oci_name *repository,
-                   const struct oci_digest *digest, struct meta_blob *ret, bool *ret_found)
+                   const struct oci_digest *digest, struct meta_blob *ret,
+                   enum meta_found *ret_found)
 {
     char text[OCI_DIGEST_TEXT_MAX + 1];
     auto_stmt stmt = db_stmt(call->db, sql_find);
     db_bind_text(stmt, 1, repository->text);
     meta_bind_digest(stmt, 2, digest, text);
-    return read_blob(call, stmt, ret, ret_found);
+    bool row;
+    if (read_blob(call, stmt, ret, &row) < 0)
+        return -1;
+    *ret_found = meta_found_in(stmt, row);
+    return 0;
 }
 
 static const char sql_find_row[] = "SELECT id, size, location FROM blob WHERE digest = $1";
@@ -60,19 +65,51 @@ static const char sql_adopt[] =
     "INSERT INTO blob (digest, size, created_at, location) VALUES ($1, $2, $3, $4)"
     " ON CONFLICT (digest) DO UPDATE SET size = excluded.size RETURNING id, size, location";
 
+static struct db_stmt *adopting(struct call *call, struct str digest, uint64_t size,
+                                struct str location, struct wall_us at)
+{
+    struct db_stmt *stmt = db_stmt(call->db, sql_adopt);
+    db_bind_text(stmt, 1, digest);
+    db_bind_int(stmt, 2, (int64_t)size); /* a file's size, never above INT64_MAX */
+    db_bind_int(stmt, 3, at.us);
+    db_bind_text(stmt, 4, location);
+    return stmt;
+}
+
 int meta_blob_adopt(struct call *call, const struct oci_digest *digest, uint64_t size,
                     struct str location, struct wall_us at, struct meta_blob *ret)
 {
     char text[OCI_DIGEST_TEXT_MAX + 1];
-    auto_stmt stmt = db_stmt(call->db, sql_adopt);
-    meta_bind_digest(stmt, 1, digest, text);
-    db_bind_int(stmt, 2, (int64_t)size); /* a file's size, never above INT64_MAX */
-    db_bind_int(stmt, 3, at.us);
-    db_bind_text(stmt, 4, location);
+    auto_stmt stmt = adopting(call, oci_digest_format(digest, text), size, location, at);
     bool row;
     if (read_blob(call, stmt, ret, &row) < 0)
         return -1;
     require(row);
+    return 0;
+}
+
+static const char sql_link_digest[] =
+    "INSERT INTO repository_blob (repository_id, blob_id, linked_at)"
+    " SELECT $1, id, $3 FROM blob WHERE digest = $2"
+    " ON CONFLICT DO NOTHING";
+
+/* The link needs no answer to find the row by its digest, so all three are one round trip. */
+int meta_blob_adopt_into(struct call *call, int64_t repository_id, const struct oci_digest *digest,
+                         uint64_t size, struct str location, struct wall_us at,
+                         struct meta_blob *ret)
+{
+    char text[OCI_DIGEST_TEXT_MAX + 1];
+    struct str digest_text = oci_digest_format(digest, text);
+    if (db_queue(adopting(call, digest_text, size, location, at), &call->err) < 0)
+        return -1;
+    struct db_stmt *link = db_stmt(call->db, sql_link_digest);
+    db_bind_int(link, 1, repository_id);
+    db_bind_text(link, 2, digest_text);
+    db_bind_int(link, 3, at.us);
+    bool found;
+    if (db_queue(link, &call->err) < 0 || meta_blob_find_row(call, digest, ret, &found) < 0)
+        return -1;
+    require(found);
     return 0;
 }
 
@@ -85,7 +122,7 @@ int meta_blob_link(struct call *call, int64_t repository_id, int64_t blob_id, st
     db_bind_int(stmt, 1, repository_id);
     db_bind_int(stmt, 2, blob_id);
     db_bind_int(stmt, 3, at.us);
-    return db_run(stmt, &call->err);
+    return db_queue(stmt, &call->err);
 }
 
 static const char sql_unlink[] =
@@ -96,7 +133,7 @@ int meta_blob_unlink(struct call *call, int64_t repository_id, int64_t blob_id)
     auto_stmt stmt = db_stmt(call->db, sql_unlink);
     db_bind_int(stmt, 1, repository_id);
     db_bind_int(stmt, 2, blob_id);
-    return db_run(stmt, &call->err);
+    return db_queue(stmt, &call->err);
 }
 
 static const char sql_rows[] = "SELECT b.id, b.digest, b.size, b.location,"
@@ -155,7 +192,7 @@ int meta_blob_delete(struct call *call, int64_t id)
     for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
         auto_stmt stmt = db_stmt(call->db, both[i]);
         db_bind_int(stmt, 1, id);
-        if (db_run(stmt, &call->err) < 0)
+        if (db_queue(stmt, &call->err) < 0)
             return -1;
     }
     return 0;

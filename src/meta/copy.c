@@ -20,6 +20,21 @@ int meta_repository_next(struct call *call, struct str after, struct meta_reposi
     return 0;
 }
 
+static const char sql_uploads_delete[] = "DELETE FROM upload WHERE repository_id = $1";
+static const char sql_repository_delete[] = "DELETE FROM repository WHERE id = $1";
+
+int meta_repository_delete(struct call *call, int64_t id)
+{
+    const char *const both[] = {sql_uploads_delete, sql_repository_delete};
+    for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+        auto_stmt stmt = db_stmt(call->db, both[i]);
+        db_bind_int(stmt, 1, id);
+        if (db_run(stmt, &call->err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* Binds the page and calls `read` for each of its rows. */
 static int read_page(struct call *call, const char *sql, const struct meta_page *page,
                      void (*read)(struct call *call, struct db_stmt *stmt, void *rows, size_t i),
@@ -43,10 +58,17 @@ static int read_page(struct call *call, const char *sql, const struct meta_page 
     return 0;
 }
 
-static const char sql_links[] =
+static const char sql_links_sorted[] =
     "SELECT b.digest, b.size, b.location, b.created_at, l.linked_at FROM repository_blob l"
     " JOIN blob b ON b.id = l.blob_id WHERE l.repository_id = $1 AND b.digest > $2"
     " ORDER BY b.digest LIMIT $3";
+/* A subquery, which no planner turns into a join that it sorts again. */
+static const char sql_links_walked[] =
+    "SELECT digest, size, location, created_at, linked_at FROM"
+    " (SELECT b.digest, b.size, b.location, b.created_at, (SELECT l.linked_at"
+    " FROM repository_blob l WHERE l.repository_id = $1 AND l.blob_id = b.id) AS linked_at"
+    " FROM blob b) AS walked WHERE digest > $2 AND linked_at IS NOT NULL"
+    " ORDER BY digest LIMIT $3";
 
 static void read_link(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
 {
@@ -59,10 +81,29 @@ static void read_link(struct call *call, struct db_stmt *stmt, void *rows, size_
     };
 }
 
-int meta_link_rows(struct call *call, const struct meta_page *page, struct meta_link_row *ret,
-                   size_t *ret_n)
+int meta_link_rows(struct call *call, const struct meta_page *page, bool walk,
+                   struct meta_link_row *ret, size_t *ret_n)
 {
-    return read_page(call, sql_links, page, read_link, ret, ret_n);
+    return read_page(call, walk ? sql_links_walked : sql_links_sorted, page, read_link, ret, ret_n);
+}
+
+static const char sql_extents[] =
+    "SELECT count(*), (SELECT max(value) FROM total_now WHERE name = 'blobs') FROM repository_blob"
+    " WHERE repository_id = $1";
+
+int meta_link_prefer_walk(struct call *call, const struct meta_page *page, bool *ret_walk)
+{
+    auto_stmt stmt = db_stmt(call->db, sql_extents);
+    db_bind_int(stmt, 1, page->repository_id);
+    bool row;
+    if (db_step(stmt, &row, &call->err) < 0)
+        return -1;
+    require(row);
+    /* Each page sorts the links behind it, half of all on average. */
+    double links = (double)db_int(stmt, 0);
+    double sorted = links / (double)page->limit * links / 2;
+    *ret_walk = sorted > (double)db_int(stmt, 1);
+    return 0;
 }
 
 static const char sql_manifests[] =

@@ -3,13 +3,13 @@
 /* The content is last, and only where it is wanted: over a network it is what such a look-up costs.
  */
 #define HEAD "SELECT m.id, m.digest, m.media_type, m.size"
-#define BY_TAG                                              \
-    " FROM repository r"                                    \
-    " JOIN tag t ON t.repository_id = r.id AND t.name = $2" \
-    " JOIN manifest m ON m.id = t.manifest_id WHERE r.name = $1"
+#define BY_TAG                                                   \
+    " FROM repository r"                                         \
+    " LEFT JOIN tag t ON t.repository_id = r.id AND t.name = $2" \
+    " LEFT JOIN manifest m ON m.id = t.manifest_id WHERE r.name = $1"
 #define BY_DIGEST        \
     " FROM repository r" \
-    " JOIN manifest m ON m.repository_id = r.id AND m.digest = $2 WHERE r.name = $1"
+    " LEFT JOIN manifest m ON m.repository_id = r.id AND m.digest = $2 WHERE r.name = $1"
 
 static const char sql_head_by_tag[] = HEAD BY_TAG;
 static const char sql_head_by_digest[] = HEAD BY_DIGEST;
@@ -25,7 +25,7 @@ static const char *choose_find(bool by_digest, bool want_content)
 
 int meta_manifest_find(struct call *call, const struct oci_name *repository,
                        const struct oci_reference *reference, bool want_content,
-                       struct meta_manifest *ret, bool *ret_found)
+                       struct meta_manifest *ret, enum meta_found *ret_found)
 {
     char text[OCI_DIGEST_TEXT_MAX + 1];
     auto_stmt stmt = db_stmt(call->db, choose_find(reference->is_digest, want_content));
@@ -34,9 +34,11 @@ int meta_manifest_find(struct call *call, const struct oci_name *repository,
         meta_bind_digest(stmt, 2, &reference->digest, text);
     else
         db_bind_text(stmt, 2, reference->tag.text);
-    if (db_step(stmt, ret_found, &call->err) < 0)
+    bool row;
+    if (db_step(stmt, &row, &call->err) < 0)
         return -1;
-    if (*ret_found)
+    *ret_found = meta_found_in(stmt, row);
+    if (*ret_found == META_FOUND)
         *ret = (struct meta_manifest){
             .id = db_int(stmt, 0),
             .digest = str_dup(&call->arena, db_text(stmt, 1)),
@@ -50,11 +52,10 @@ int meta_manifest_find(struct call *call, const struct oci_name *repository,
 static const char sql_insert[] =
     "INSERT INTO manifest (repository_id, digest, media_type, artifact_type, subject, annotations,"
     " pushed_at, size, content) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-    " ON CONFLICT (repository_id, digest) DO NOTHING RETURNING id";
+    " ON CONFLICT (repository_id, digest) DO NOTHING";
 
 static int insert(struct call *call, int64_t repository_id, const struct oci_digest *digest,
-                  const struct oci_manifest *manifest, struct str content, struct wall_us at,
-                  int64_t *ret_id, bool *ret_inserted)
+                  const struct oci_manifest *manifest, struct str content, struct wall_us at)
 {
     char text[OCI_DIGEST_TEXT_MAX + 1];
     char subject[OCI_DIGEST_TEXT_MAX + 1];
@@ -69,11 +70,7 @@ static int insert(struct call *call, int64_t repository_id, const struct oci_dig
     db_bind_int(stmt, 7, at.us);
     db_bind_int(stmt, 8, (int64_t)content.n);
     db_bind_blob(stmt, 9, content);
-    if (db_step(stmt, ret_inserted, &call->err) < 0)
-        return -1;
-    if (*ret_inserted)
-        *ret_id = db_int(stmt, 0);
-    return 0;
+    return db_queue(stmt, &call->err);
 }
 
 static const char sql_reference_add[] =
@@ -89,7 +86,7 @@ static int add_references(struct call *call, int64_t repository_id, int64_t mani
         db_bind_int(stmt, 1, repository_id);
         meta_bind_digest(stmt, 2, &descriptors[i].digest, text);
         db_bind_int(stmt, 3, manifest_id);
-        if (db_run(stmt, &call->err) < 0)
+        if (db_queue(stmt, &call->err) < 0)
             return -1;
     }
     return 0;
@@ -115,21 +112,16 @@ int meta_manifest_put(struct call *call, int64_t repository_id, const struct oci
                       const struct oci_manifest *manifest, struct str content, struct wall_us at,
                       int64_t *ret_id)
 {
-    bool inserted;
-    if (insert(call, repository_id, digest, manifest, content, at, ret_id, &inserted) < 0)
-        return -1;
-    if (inserted) {
-        /* Foreign layers that were pushed all the same are needed too. */
-        if (add_references(call, repository_id, *ret_id, manifest->references,
-                           manifest->n_references) < 0)
-            return -1;
-        return add_references(call, repository_id, *ret_id, manifest->foreign, manifest->n_foreign);
-    }
     bool found;
-    if (meta_manifest_find_id(call, repository_id, digest, ret_id, &found) < 0)
+    if (insert(call, repository_id, digest, manifest, content, at) < 0 ||
+        meta_manifest_find_id(call, repository_id, digest, ret_id, &found) < 0)
         return -1;
-    require(found); /* it conflicted in this very transaction */
-    return 0;
+    require(found); /* it was inserted, or conflicted, in this very transaction */
+    /* Foreign layers that were pushed all the same are needed too. */
+    if (add_references(call, repository_id, *ret_id, manifest->references, manifest->n_references) <
+        0)
+        return -1;
+    return add_references(call, repository_id, *ret_id, manifest->foreign, manifest->n_foreign);
 }
 
 static const char sql_delete[] = "DELETE FROM manifest WHERE id = $1";
@@ -138,7 +130,41 @@ int meta_manifest_delete(struct call *call, int64_t id)
 {
     auto_stmt stmt = db_stmt(call->db, sql_delete);
     db_bind_int(stmt, 1, id);
-    return db_run(stmt, &call->err);
+    return db_queue(stmt, &call->err);
+}
+
+static const char sql_needs[] =
+    "SELECT f.digest, l.blob_id, b.size, m.size FROM manifest_reference f"
+    " LEFT JOIN blob b ON b.digest = f.digest"
+    " LEFT JOIN repository_blob l ON l.repository_id = $1 AND l.blob_id = b.id"
+    " LEFT JOIN manifest m ON m.repository_id = $1 AND m.digest = f.digest"
+    " WHERE f.manifest_id = $2 ORDER BY f.digest LIMIT $3";
+
+int meta_need_list(struct call *call, int64_t repository_id, int64_t manifest_id, size_t limit,
+                   struct meta_need *ret, size_t *ret_n)
+{
+    auto_stmt stmt = db_stmt(call->db, sql_needs);
+    db_bind_int(stmt, 1, repository_id);
+    db_bind_int(stmt, 2, manifest_id);
+    db_bind_int(stmt, 3, (int64_t)limit);
+    size_t n = 0;
+    for (;;) {
+        bool row;
+        if (db_step(stmt, &row, &call->err) < 0)
+            return -1;
+        if (!row)
+            break;
+        require(n < limit);
+        ret[n++] = (struct meta_need){
+            .digest = str_dup(&call->arena, db_text(stmt, 0)),
+            .is_blob = !db_is_null(stmt, 1),
+            .is_manifest = !db_is_null(stmt, 3),
+            .blob_size = (uint64_t)db_int(stmt, 2),
+            .manifest_size = (uint64_t)db_int(stmt, 3),
+        };
+    }
+    *ret_n = n;
+    return 0;
 }
 
 static const char sql_blob_size[] = "SELECT b.size FROM blob b JOIN repository_blob l"

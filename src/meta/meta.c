@@ -6,7 +6,12 @@ extern const size_t meta_n_migrations;
 
 int meta_migrate(struct db *db, struct err *err)
 {
-    return db_migrate(db, meta_migrations, meta_n_migrations, err);
+    if (db_migrate(db, meta_migrations, meta_n_migrations, err) == 0)
+        return 0;
+    if (err->kind == ERR_IO && db_is_remote(db)) /* the server's refusals are among these */
+        return err_why(err, "a user who may not change tables needs their owner to run "
+                            "\"holdfast upgrade\" first");
+    return -1;
 }
 
 int meta_check(struct db *db, struct err *err)
@@ -37,6 +42,13 @@ int meta_each_text(struct call *call, struct db_stmt *stmt, meta_text_fn each, v
     }
 }
 
+enum meta_found meta_found_in(struct db_stmt *stmt, bool row)
+{
+    if (!row)
+        return META_NO_REPOSITORY;
+    return db_is_null(stmt, 0) ? META_NOTHING : META_FOUND;
+}
+
 void meta_bind_digest(struct db_stmt *stmt, int parameter, const struct oci_digest *digest,
                       char text[OCI_DIGEST_TEXT_MAX + 1])
 {
@@ -65,7 +77,7 @@ int meta_identity_set(struct call *call, struct str id, struct str origin)
     auto_stmt stmt = db_stmt(call->db, sql_identity_set);
     db_bind_text(stmt, 1, id);
     db_bind_text(stmt, 2, origin);
-    return db_run(stmt, &call->err);
+    return db_queue(stmt, &call->err);
 }
 
 static const char sql_totals[] =
@@ -134,7 +146,7 @@ int meta_totals_fold(struct call *call)
         auto_stmt stmt = db_stmt(call->db, sql_fold_put);
         db_bind_text(stmt, 1, sums[i].name);
         db_bind_int(stmt, 2, sums[i].value);
-        if (db_run(stmt, &call->err) < 0)
+        if (db_queue(stmt, &call->err) < 0)
             return -1;
     }
     return 0;

@@ -3,9 +3,10 @@
  * Each function runs the one statement that stands above it, on call->db, which the caller checked
  * out: reading or writing. Transactions belong to the caller. Absence is not an error here: it is
  * told by ret_found, and the caller decides what it means. Knows no engine and no HTTP.
- * `at` is the time that a new row gets. All return 0, or -1 with call->err: BUSY, IO, FULL,
- * CORRUPT, or, in a write transaction, AGAIN. Results live in call->arena. Threads: as the
- * connection. */
+ * `at` is the time that a new row gets. Writes that tell nothing are queued (db_queue), so their
+ * failure may come from what follows in the transaction. All return 0, or -1 with call->err: BUSY,
+ * IO, FULL, CORRUPT, or, in a write transaction, AGAIN, and from its last statement (db_last)
+ * UNSURE. Results live in call->arena. Threads: as the connection. */
 #ifndef HOLDFAST_META_H
 #define HOLDFAST_META_H
 
@@ -23,6 +24,9 @@ int meta_check(struct db *db, struct err *err) MUST_CHECK;
  * the one that it is a copy of; empty: it leads a life of its own. arena */
 int meta_identity(struct call *call, struct str *ret_id, struct str *ret_origin) MUST_CHECK;
 int meta_identity_set(struct call *call, struct str id, struct str origin) MUST_CHECK;
+
+/* Of a look-up by a repository's name. */
+enum meta_found { META_NO_REPOSITORY, META_NOTHING, META_FOUND };
 
 /* A row's text, in ascending byte order. Return 0 to go on; -1 with *err ends the list with it. */
 typedef int (*meta_text_fn)(void *context, struct str text, struct err *err);
@@ -49,7 +53,7 @@ struct meta_blob {
 /* The blob, when the repository of that name links it. */
 int meta_blob_find(struct call *call, const struct oci_name *repository,
                    const struct oci_digest *digest, struct meta_blob *ret,
-                   bool *ret_found) MUST_CHECK;
+                   enum meta_found *ret_found) MUST_CHECK;
 /* The blob, when any repository links it. */
 int meta_blob_find_anywhere(struct call *call, const struct oci_digest *digest,
                             struct meta_blob *ret, bool *ret_found) MUST_CHECK;
@@ -57,6 +61,10 @@ int meta_blob_find_anywhere(struct call *call, const struct oci_digest *digest,
  * *ret has the location of the one that is. */
 int meta_blob_adopt(struct call *call, const struct oci_digest *digest, uint64_t size,
                     struct str location, struct wall_us at, struct meta_blob *ret) MUST_CHECK;
+/* The same, and links it to the repository. */
+int meta_blob_adopt_into(struct call *call, int64_t repository_id, const struct oci_digest *digest,
+                         uint64_t size, struct str location, struct wall_us at,
+                         struct meta_blob *ret) MUST_CHECK;
 /* That the link is there already is success. */
 int meta_blob_link(struct call *call, int64_t repository_id, int64_t blob_id,
                    struct wall_us at) MUST_CHECK;
@@ -75,7 +83,7 @@ struct meta_manifest {
 /* One SELECT: the manifest that a tag or a digest names in the repository of that name. */
 int meta_manifest_find(struct call *call, const struct oci_name *repository,
                        const struct oci_reference *reference, bool want_content,
-                       struct meta_manifest *ret, bool *ret_found) MUST_CHECK;
+                       struct meta_manifest *ret, enum meta_found *ret_found) MUST_CHECK;
 int meta_manifest_find_id(struct call *call, int64_t repository_id, const struct oci_digest *digest,
                           int64_t *ret_id, bool *ret_found) MUST_CHECK;
 /* Records the manifest and what it needs to be whole. *ret_id is the id of the one that is there
@@ -85,6 +93,18 @@ int meta_manifest_put(struct call *call, int64_t repository_id, const struct oci
                       int64_t *ret_id) MUST_CHECK;
 /* Also deletes its tags. */
 int meta_manifest_delete(struct call *call, int64_t id) MUST_CHECK;
+/* What a manifest names that it needs to be whole, in the order of digests, with what its
+ * repository has of that name: a blob that it links, a manifest, both, or nothing. One statement,
+ * however many there are; at most `limit`. ret: room for these; arena for what they point at. */
+struct meta_need {
+    struct str digest;
+    bool is_blob;
+    bool is_manifest;
+    uint64_t blob_size;
+    uint64_t manifest_size;
+};
+int meta_need_list(struct call *call, int64_t repository_id, int64_t manifest_id, size_t limit,
+                   struct meta_need *ret, size_t *ret_n) MUST_CHECK;
 /* Size of what a manifest of this repository may refer to by that digest: a blob that it links, or,
  * for OCI_REFERENCE_CHILD, a manifest too. */
 int meta_content_find(struct call *call, int64_t repository_id, enum oci_reference_kind kind,
@@ -119,13 +139,15 @@ struct meta_upload {
     struct str stage;      /* where the blob store has them, in its words */
 };
 
-int meta_upload_insert(struct call *call, int64_t repository_id, struct str id,
-                       struct str hash_state) MUST_CHECK;
+/* *ret_found false: there is no repository of that name, and so no upload. */
+int meta_upload_insert(struct call *call, const struct oci_name *repository, struct str id,
+                       struct str hash_state, bool *ret_found) MUST_CHECK;
 /* The upload, when it belongs to the repository of that name. */
 int meta_upload_find(struct call *call, const struct oci_name *repository, struct str id,
                      struct meta_upload *ret, bool *ret_found) MUST_CHECK;
 /* Takes the right to write, for the holder of the random text `hold`, unless another has it at
- * `now`. *ret_held false: another has it, or there is no such upload. */
+ * `now`; who has it himself takes it again. *ret_held false: another has it, or there is no such
+ * upload. */
 int meta_upload_hold(struct call *call, const struct oci_name *repository, struct str id,
                      struct str hold, struct wall_us now, struct wall_us until,
                      struct meta_upload *ret, bool *ret_held) MUST_CHECK;
@@ -255,6 +277,9 @@ struct meta_repository_row {
 };
 int meta_repository_next(struct call *call, struct str after, struct meta_repository_row *ret,
                          bool *ret_found) MUST_CHECK;
+/* Removes one that has no links, manifests or tags any more, with its uploads: who held them is
+ * gone, and what they staged is left over. Errors: CONFLICT (it has some). */
+int meta_repository_delete(struct call *call, int64_t id) MUST_CHECK;
 
 /* At most `limit` rows of a repository whose key comes after `after`, in the order of keys:
  * digests, or tags' names. ret: room for `limit`; arena for what they point at. */
@@ -270,8 +295,14 @@ struct meta_link_row { /* a blob that the repository links */
     struct wall_us created_at; /* of the blob */
     struct wall_us linked_at;
 };
-int meta_link_rows(struct call *call, const struct meta_page *page, struct meta_link_row *ret,
-                   size_t *ret_n) MUST_CHECK;
+/* walk: go through the blobs of all repositories in the order of their index, from page->after on,
+ * until enough of this one are found; else its links are sorted for each page. */
+int meta_link_rows(struct call *call, const struct meta_page *page, bool walk,
+                   struct meta_link_row *ret, size_t *ret_n) MUST_CHECK;
+/* Which of both takes less for a list of many such pages: the walk, when the repository has many of
+ * all blobs. One look, of which each page of the list makes use. */
+int meta_link_prefer_walk(struct call *call, const struct meta_page *page,
+                          bool *ret_walk) MUST_CHECK;
 struct meta_manifest_head {
     int64_t id;
     struct str digest;

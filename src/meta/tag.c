@@ -13,7 +13,7 @@ int meta_tag_set(struct call *call, int64_t repository_id, const struct oci_tag 
     db_bind_text(stmt, 2, tag->text);
     db_bind_int(stmt, 3, manifest_id);
     db_bind_int(stmt, 4, at.us);
-    return db_run(stmt, &call->err);
+    return db_queue(stmt, &call->err);
 }
 
 static const char sql_delete[] = "DELETE FROM tag WHERE repository_id = $1 AND name = $2";

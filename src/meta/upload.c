@@ -1,18 +1,27 @@
 #include "meta/meta_int.h"
 
+/* Ends a statement that changes the one upload, if it is there, and still the holder's. */
+static int run_held(struct call *call, struct db_stmt *stmt, bool *ret_found)
+{
+    if (db_run(stmt, &call->err) < 0)
+        return -1;
+    *ret_found = db_changed(call->db) > 0;
+    return 0;
+}
+
 static const char sql_insert[] =
     "INSERT INTO upload (id, repository_id, received, hash_state, started_at, touched_at)"
-    " VALUES ($1, $2, 0, $3, $4, $4)";
+    " SELECT $2, id, 0, $3, $4, $4 FROM repository WHERE name = $1";
 
-int meta_upload_insert(struct call *call, int64_t repository_id, struct str id,
-                       struct str hash_state)
+int meta_upload_insert(struct call *call, const struct oci_name *repository, struct str id,
+                       struct str hash_state, bool *ret_found)
 {
     auto_stmt stmt = db_stmt(call->db, sql_insert);
-    db_bind_text(stmt, 1, id);
-    db_bind_int(stmt, 2, repository_id);
+    db_bind_text(stmt, 1, repository->text);
+    db_bind_text(stmt, 2, id);
     db_bind_blob(stmt, 3, hash_state);
     db_bind_int(stmt, 4, clock_wall().us);
-    return db_run(stmt, &call->err);
+    return run_held(call, stmt, ret_found);
 }
 
 #define COLUMNS "repository_id, received, hash_state, stage"
@@ -46,7 +55,7 @@ int meta_upload_find(struct call *call, const struct oci_name *repository, struc
 }
 
 static const char sql_hold[] = "UPDATE upload SET hold = $3, held_until = $5"
-                               " WHERE id = $2 AND held_until < $4"
+                               " WHERE id = $2 AND (held_until < $4 OR hold = $3)"
                                " AND repository_id = (SELECT id FROM repository WHERE name = $1)"
                                " RETURNING " COLUMNS;
 
@@ -64,15 +73,6 @@ int meta_upload_hold(struct call *call, const struct oci_name *repository, struc
         return -1;
     if (*ret_held)
         *ret = read_upload(call, stmt, 0);
-    return 0;
-}
-
-/* Ends a statement that changes the one upload, if it is still the holder's. */
-static int run_held(struct call *call, struct db_stmt *stmt, bool *ret_found)
-{
-    if (db_run(stmt, &call->err) < 0)
-        return -1;
-    *ret_found = db_changed(call->db) > 0;
     return 0;
 }
 
@@ -123,7 +123,7 @@ int meta_upload_release(struct call *call, struct str id, struct str hold)
     auto_stmt stmt = db_stmt(call->db, sql_release);
     db_bind_text(stmt, 1, id);
     db_bind_text(stmt, 2, hold);
-    return db_run(stmt, &call->err);
+    return db_queue(stmt, &call->err);
 }
 
 static const char sql_release_all[] =
@@ -131,7 +131,7 @@ static const char sql_release_all[] =
 
 int meta_upload_release_all(struct call *call)
 {
-    return db_run(db_stmt(call->db, sql_release_all), &call->err);
+    return db_queue(db_stmt(call->db, sql_release_all), &call->err);
 }
 
 static const char sql_delete_stale[] =
@@ -144,7 +144,7 @@ int meta_upload_delete_stale(struct call *call, struct str id, struct wall_us be
     db_bind_text(stmt, 1, id);
     db_bind_int(stmt, 2, before.us);
     db_bind_int(stmt, 3, now.us);
-    return db_run(stmt, &call->err);
+    return db_queue(stmt, &call->err);
 }
 
 static const char sql_exists[] = "SELECT 1 FROM upload WHERE id = $1";

@@ -16,12 +16,12 @@ int registry_blob_find(struct call *call, struct registry *registry, const struc
         return 0;
     auto_read held = call;
     struct meta_blob blob;
-    bool found;
+    enum meta_found found;
     if (registry_begin_read(call, registry) < 0 ||
         meta_blob_find(call, name, digest, &blob, &found) < 0)
         return -1;
-    if (!found)
-        return registry_not_found(call, name, OCI_BLOB_UNKNOWN,
+    if (found != META_FOUND)
+        return registry_not_found(call, name, found, OCI_BLOB_UNKNOWN,
                                   oci_digest_text(&call->arena, digest));
     *ret = (struct registry_blob){.digest = *digest, .size = blob.size, .location = blob.location};
     known_put_blob(call, registry, &ticket, ret);
@@ -68,9 +68,13 @@ struct mount {
 
 static int find_source(struct call *call, struct mount *mount, struct meta_blob *ret)
 {
-    if (mount->from != NULL)
-        return meta_blob_find(call, mount->from, mount->digest, ret, &mount->found);
-    return meta_blob_find_anywhere(call, mount->digest, ret, &mount->found);
+    if (mount->from == NULL)
+        return meta_blob_find_anywhere(call, mount->digest, ret, &mount->found);
+    enum meta_found found;
+    if (meta_blob_find(call, mount->from, mount->digest, ret, &found) < 0)
+        return -1;
+    mount->found = found == META_FOUND;
+    return 0;
 }
 
 static int mount_found(struct call *call, void *context)
@@ -117,13 +121,14 @@ static int unlink_blob(struct call *call, void *context)
     const struct blob_place *place = context;
     struct meta_blob blob;
     int64_t repository;
-    bool found;
-    if (meta_repository_find(call, place->name, &repository, &found) < 0 ||
-        (found && registry_lock(call, repository, /* shared= */ false) < 0) ||
-        meta_blob_find(call, place->name, place->digest, &blob, &found) < 0)
+    bool there;
+    enum meta_found found = META_NO_REPOSITORY;
+    if (meta_repository_find(call, place->name, &repository, &there) < 0 ||
+        (there && (registry_lock(call, repository, /* shared= */ false) < 0 ||
+                   meta_blob_find(call, place->name, place->digest, &blob, &found) < 0)))
         return -1;
-    if (!found)
-        return registry_not_found(call, place->name, OCI_BLOB_UNKNOWN,
+    if (found != META_FOUND)
+        return registry_not_found(call, place->name, found, OCI_BLOB_UNKNOWN,
                                   oci_digest_text(&call->arena, place->digest));
     struct str dependent;
     bool needed;

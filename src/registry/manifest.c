@@ -21,12 +21,12 @@ static int look_up(struct call *call, struct registry *registry, const struct oc
 {
     auto_read held = call;
     struct meta_manifest manifest;
-    bool found;
+    enum meta_found found;
     if (registry_begin_read(call, registry) < 0 ||
         meta_manifest_find(call, name, reference, want_content, &manifest, &found) < 0)
         return -1;
-    if (!found)
-        return registry_not_found(call, name, OCI_MANIFEST_UNKNOWN,
+    if (found != META_FOUND)
+        return registry_not_found(call, name, found, OCI_MANIFEST_UNKNOWN,
                                   reference_text(call, reference));
     *ret = (struct registry_manifest){
         .digest = manifest.digest,
@@ -96,10 +96,11 @@ static int check_conditions(struct call *call, const struct oci_name *name,
     if (push->if_match.p == NULL && push->if_none_match.p == NULL)
         return 0;
     struct meta_manifest now;
-    bool exists;
-    if (meta_manifest_find(call, name, &push->reference, /* want_content= */ false, &now, &exists) <
+    enum meta_found found;
+    if (meta_manifest_find(call, name, &push->reference, /* want_content= */ false, &now, &found) <
         0)
         return -1;
+    bool exists = found == META_FOUND;
     struct str digest = exists ? now.digest : (struct str){0};
     if (push->if_match.p != NULL && !push->etag_matches(push->if_match, digest, exists))
         return err_set(&call->err, ERR_PRECONDITION, "If-Match does not name what is stored now");
@@ -119,22 +120,57 @@ static bool is_listed(const struct str *list, size_t n, struct str text)
 /* So many missing digests are named at most; who misses more hears of the rest at the next try. */
 #define MISSING_MAX 100
 
-/* Every blob and child that the manifest names must be in the repository, with its size. */
-static int check_references(struct call *call, int64_t repository,
+struct needs {
+    struct meta_need *list; /* in the order of digests */
+    size_t n;
+};
+
+static int list_needs(struct call *call, int64_t repository, int64_t id,
+                      const struct oci_manifest *manifest, struct needs *ret)
+{
+    size_t limit = manifest->n_references + manifest->n_foreign;
+    ret->list = arena_alloc(&call->arena, limit * sizeof(*ret->list) + 1);
+    return meta_need_list(call, repository, id, limit, ret->list, &ret->n);
+}
+
+static int compare_needs(const void *wanted, const void *other)
+{
+    return str_cmp(((const struct meta_need *)wanted)->digest,
+                   ((const struct meta_need *)other)->digest);
+}
+
+/* Whether the repository has it. An index may list what was pushed as a blob. */
+static bool is_met(const struct needs *needs, enum oci_reference_kind kind, struct str digest,
+                   uint64_t *ret_size)
+{
+    const struct meta_need wanted = {.digest = digest};
+    const struct meta_need *need =
+        bsearch(&wanted, needs->list, needs->n, sizeof(*needs->list), compare_needs);
+    bool is_blob = need != NULL && need->is_blob;
+    bool is_child = need != NULL && need->is_manifest && kind == OCI_REFERENCE_CHILD;
+    if (is_blob || is_child)
+        *ret_size = is_blob ? need->blob_size : need->manifest_size;
+    return is_blob || is_child;
+}
+
+/* Every blob and child that the manifest names must be in the repository, with its size. It is
+ * stored already, in this transaction: so the database can look for all of them at once. */
+static int check_references(struct call *call, int64_t repository, int64_t id,
                             const struct oci_manifest *manifest)
 {
     struct str *missing = arena_alloc(&call->arena, MISSING_MAX * sizeof(*missing));
     size_t n_missing = 0;
+    struct needs needs;
+    if (list_needs(call, repository, id, manifest, &needs) < 0)
+        return -1;
     for (size_t i = 0; i < manifest->n_references && n_missing < MISSING_MAX; i++) {
         const struct oci_descriptor *wanted = &manifest->references[i];
-        uint64_t size;
-        bool found;
-        if (meta_content_find(call, repository, wanted->kind, &wanted->digest, &size, &found) < 0)
-            return -1;
         struct str digest = oci_digest_text(&call->arena, &wanted->digest);
-        if (!found && !is_listed(missing, n_missing, digest))
+        uint64_t size;
+        bool met = is_met(&needs, wanted->kind, digest, &size);
+        if (!met && !is_listed(missing, n_missing, digest))
             missing[n_missing++] = digest;
-        if (found && size != wanted->size)
+        if (met && size != wanted->size)
             return err_code(
                 &call->err, ERR_INVALID, OCI_SIZE_INVALID,
                 "the manifest gives %llu bytes as the size of " STR_FMT ", which has %llu",
@@ -177,9 +213,9 @@ static int push_parsed(struct call *call, void *context)
     if (meta_repository_ensure(call, pushing->name, clock_wall(), &repository) < 0 ||
         registry_lock(call, repository, /* shared= */ !conditional) < 0 ||
         check_conditions(call, pushing->name, push) < 0 ||
-        check_references(call, repository, &pushing->manifest) < 0 ||
         meta_manifest_put(call, repository, &pushing->digest, &pushing->manifest, push->content,
                           clock_wall(), &id) < 0 ||
+        check_references(call, repository, id, &pushing->manifest) < 0 ||
         set_tags(call, repository, push, id) < 0)
         return -1;
     crash_point("manifest.written");
@@ -217,12 +253,15 @@ struct deletion {
 static int delete_tag(struct call *call, const struct oci_name *name, const struct oci_tag *tag)
 {
     int64_t repository;
-    bool found;
-    if (meta_repository_find(call, name, &repository, &found) < 0)
+    bool there;
+    bool deleted = false;
+    if (meta_repository_find(call, name, &repository, &there) < 0 ||
+        (there && meta_tag_delete(call, repository, tag, &deleted) < 0))
         return -1;
-    if (found && meta_tag_delete(call, repository, tag, &found) < 0)
-        return -1;
-    return found ? 0 : registry_not_found(call, name, OCI_MANIFEST_UNKNOWN, tag->text);
+    if (deleted)
+        return 0;
+    return registry_not_found(call, name, there ? META_NOTHING : META_NO_REPOSITORY,
+                              OCI_MANIFEST_UNKNOWN, tag->text);
 }
 
 static int delete_manifest(struct call *call, const struct oci_name *name,
@@ -230,13 +269,15 @@ static int delete_manifest(struct call *call, const struct oci_name *name,
 {
     struct meta_manifest manifest;
     int64_t repository;
-    bool found;
-    if (meta_repository_find(call, name, &repository, &found) < 0 ||
-        (found && registry_lock(call, repository, /* shared= */ false) < 0) ||
-        meta_manifest_find(call, name, reference, /* want_content= */ false, &manifest, &found) < 0)
+    bool there;
+    enum meta_found found = META_NO_REPOSITORY;
+    if (meta_repository_find(call, name, &repository, &there) < 0 ||
+        (there && (registry_lock(call, repository, /* shared= */ false) < 0 ||
+                   meta_manifest_find(call, name, reference, /* want_content= */ false, &manifest,
+                                      &found) < 0)))
         return -1;
-    if (!found)
-        return registry_not_found(call, name, OCI_MANIFEST_UNKNOWN,
+    if (found != META_FOUND)
+        return registry_not_found(call, name, found, OCI_MANIFEST_UNKNOWN,
                                   reference_text(call, reference));
     struct str parent;
     bool listed;

@@ -189,14 +189,10 @@ int registry_lock(struct call *call, int64_t repository, bool shared)
     return db_lock(call->db, repository, shared, &call->err);
 }
 
-int registry_not_found(struct call *call, const struct oci_name *name, const char *code,
-                       struct str what)
+int registry_not_found(struct call *call, const struct oci_name *name, enum meta_found found,
+                       const char *code, struct str what)
 {
-    int64_t id;
-    bool found;
-    if (meta_repository_find(call, name, &id, &found) < 0)
-        return -1;
-    if (!found)
+    if (found == META_NO_REPOSITORY)
         return err_code(&call->err, ERR_NOT_FOUND, OCI_NAME_UNKNOWN,
                         "repository \"" STR_FMT "\" is not known", STR_ARG(name->text));
     return err_code(&call->err, ERR_NOT_FOUND, code,

@@ -57,8 +57,8 @@ static inline void registry_end_auto(struct call **call)
 #define auto_read __attribute__((cleanup(registry_end_auto), unused)) struct call *
 
 /* Fills call->err: NAME_UNKNOWN when the repository is not there, else `code`, with the text. */
-int registry_not_found(struct call *call, const struct oci_name *name, const char *code,
-                       struct str what);
+int registry_not_found(struct call *call, const struct oci_name *name, enum meta_found found,
+                       const char *code, struct str what);
 
 /* Inside a write transaction. What is pushed into a repository relies on what is there: pushes
  * share it, and who takes something away, or compares before it writes, has it alone. */

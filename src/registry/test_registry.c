@@ -160,6 +160,56 @@ static void a_manifest_needs_its_blobs_in_its_own_repository(void **state)
     assert_int_equal(totals_of(f).manifests, 0);
 }
 
+/* An image manifest whose layers are the blobs of these numbers, each "layer <number>". */
+static struct str layered(struct fixture *f, const struct oci_digest *config, const size_t *numbers,
+                          size_t n)
+{
+    auto_buf layers = BUF_INIT(100000);
+    for (size_t i = 0; i < n; i++) {
+        struct str bytes = str_printf(&f->call.arena, "layer %zu", numbers[i]);
+        struct oci_digest digest = oci_digest_of(HASH_SHA256, bytes);
+        buf_printf(&layers,
+                   "%s{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":"
+                   "\"" STR_FMT "\",\"size\":%zu}",
+                   i > 0 ? "," : "", STR_ARG(oci_digest_text(&f->call.arena, &digest)), bytes.n);
+    }
+    return str_printf(&f->call.arena,
+                      "{\"schemaVersion\":2,\"mediaType\":\"" OCI_MEDIA_TYPE_MANIFEST
+                      "\",\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\","
+                      "\"digest\":\"" STR_FMT "\",\"size\":2},\"layers\":[%s]}",
+                      STR_ARG(oci_digest_text(&f->call.arena, config)), layers.p);
+}
+
+static void of_many_layers_the_missing_ones_are_named(void **state)
+{
+    struct fixture *f = *state;
+    struct oci_digest config = push_blob(f, "a", STR("{}"));
+    enum { N = 100 };
+    size_t numbers[N + 1];
+    for (size_t i = 0; i < N; i++) {
+        numbers[i] = i;
+        if (i % 10 != 3)
+            (void)push_blob(f, "a", str_printf(&f->call.arena, "layer %zu", i));
+    }
+    numbers[N] = 13; /* again */
+    struct str content = layered(f, &config, numbers, N + 1);
+    struct registry_pushed pushed;
+    assert_failed(f, push_manifest(f, "a", "v1", content, &pushed), ERR_INVALID,
+                  OCI_MANIFEST_BLOB_UNKNOWN);
+    assert_int_equal(f->call.err.n_details, N / 10); /* in the manifest's order, each once */
+    for (size_t i = 0; i < N / 10; i++) {
+        struct str bytes = str_printf(&f->call.arena, "layer %zu", 10 * i + 3);
+        struct oci_digest digest = oci_digest_of(HASH_SHA256, bytes);
+        assert_true(str_eq(f->call.err.details[i], oci_digest_text(&f->call.arena, &digest)));
+        (void)push_blob(f, "a", bytes);
+    }
+    assert_int_equal(totals_of(f).manifests, 0);
+    for (int times = 0; times < 2; times++)
+        assert_int_equal(push_manifest(f, "a", times == 0 ? "v1" : "v2", content, &pushed), 0);
+    assert_int_equal(totals_of(f).manifests, 1);
+    assert_int_equal(totals_of(f).tags, 2);
+}
+
 static void a_blob_is_mounted_from_where_it_is(void **state)
 {
     struct fixture *f = *state;
@@ -550,6 +600,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         REGISTRY_TEST(an_image_is_pulled_byte_for_byte),
         REGISTRY_TEST(a_manifest_needs_its_blobs_in_its_own_repository),
+        REGISTRY_TEST(of_many_layers_the_missing_ones_are_named),
         REGISTRY_TEST(a_blob_is_mounted_from_where_it_is),
         REGISTRY_TEST(what_is_needed_is_not_deleted),
         REGISTRY_TEST(an_upload_goes_on_after_a_restart),

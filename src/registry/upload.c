@@ -39,6 +39,7 @@ static void drop(struct registry_upload *upload, struct str kept)
 static int release(struct call *call, void *context)
 {
     struct registry_upload *upload = context;
+    db_relax(call->db);
     return meta_upload_release(call, registry_upload_id(upload), hold_of(upload));
 }
 
@@ -103,16 +104,43 @@ int registry_upload_start_whole(struct call *call, struct registry *registry,
     return 0;
 }
 
-static int record(struct call *call, void *context)
+struct recording {
+    struct registry_upload *upload;
+    const struct oci_name *name;
+    bool found; /* the repository */
+};
+
+static int make_repository(struct call *call, void *context)
 {
-    struct registry_upload *upload = context;
+    const struct recording *recording = context;
+    int64_t unused;
+    return meta_repository_ensure(call, recording->name, clock_wall(), &unused);
+}
+
+static int insert_row(struct call *call, void *context)
+{
+    struct recording *recording = context;
+    struct registry_upload *upload = recording->upload;
     uint8_t state[HASH_SAVED_BYTES_MAX];
     struct str saved = {(char *)state, blob_upload_hash_state(upload->blob, state)};
-    struct oci_name name = {str_from(upload->repository)};
-    int64_t repository;
-    if (meta_repository_ensure(call, &name, clock_wall(), &repository) < 0)
-        return -1;
-    return meta_upload_insert(call, repository, registry_upload_id(upload), saved);
+    db_last(call->db);
+    return meta_upload_insert(call, recording->name, registry_upload_id(upload), saved,
+                              &recording->found);
+}
+
+/* Mostly the repository is there: that costs one round trip. */
+static int record(struct call *call, struct registry_upload *upload, const struct oci_name *name)
+{
+    struct db *db = upload->registry->db;
+    struct recording recording = {.upload = upload, .name = name};
+    while (!recording.found) {
+        if (db_transact(call, db, insert_row, &recording) < 0)
+            return -1;
+        if (!recording.found && db_transact(call, db, make_repository, &recording) < 0)
+            return -1;
+    }
+    upload->recorded = true;
+    return 0;
 }
 
 int registry_upload_start(struct call *call, struct registry *registry, const struct oci_name *name,
@@ -120,9 +148,8 @@ int registry_upload_start(struct call *call, struct registry *registry, const st
 {
     auto_registry_upload upload = NULL;
     if (registry_upload_start_whole(call, registry, name, algorithm, &upload) < 0 ||
-        db_transact(call, registry->db, record, upload) < 0)
+        record(call, upload, name) < 0)
         return -1;
-    upload->recorded = true;
     *ret = TAKE(upload);
     return 0;
 }
@@ -172,6 +199,8 @@ static struct wall_us lease_end(const struct registry *registry)
 static int take_row(struct call *call, void *context)
 {
     struct taking *taking = context;
+    db_relax(call->db);
+    db_last(call->db);
     return meta_upload_hold(call, taking->name, taking->id, taking->hold,
                             db_now(taking->registry->db), lease_end(taking->registry), &taking->row,
                             &taking->held);
@@ -250,6 +279,8 @@ static int renew_row(struct call *call, void *context)
 {
     struct renewal *renewal = context;
     struct registry_upload *upload = renewal->upload;
+    db_relax(call->db);
+    db_last(call->db);
     return meta_upload_renew(call, registry_upload_id(upload), hold_of(upload),
                              lease_end(upload->registry), &renewal->found);
 }
@@ -282,6 +313,7 @@ struct saving {
 static int advance_row(struct call *call, void *context)
 {
     struct saving *saving = context;
+    db_last(call->db);
     return meta_upload_advance(call, registry_upload_id(saving->upload), hold_of(saving->upload),
                                &saving->row, &saving->found);
 }
@@ -352,12 +384,12 @@ static int adopt(struct call *call, void *context)
     struct registry_upload *upload = adoption->upload;
     struct oci_name name = {str_from(upload->repository)};
     int64_t repository = upload->repository_id; /* its row keeps the repository there */
-    if ((repository == 0 && meta_repository_ensure(call, &name, clock_wall(), &repository) < 0) ||
-        meta_blob_adopt(call, adoption->digest, adoption->size, adoption->location, clock_wall(),
-                        &adoption->blob) < 0 ||
-        meta_blob_link(call, repository, adoption->blob.id, clock_wall()) < 0)
+    if (delete_row(call, upload) < 0 ||
+        (repository == 0 && meta_repository_ensure(call, &name, clock_wall(), &repository) < 0))
         return -1;
-    return delete_row(call, upload);
+    db_last(call->db);
+    return meta_blob_adopt_into(call, repository, adoption->digest, adoption->size,
+                                adoption->location, clock_wall(), &adoption->blob);
 }
 
 /* The content is not what the digest says: the upload is over. The error stays. */
@@ -412,6 +444,7 @@ static int forget_row(struct call *call, void *context)
     if (meta_upload_delete_stale(call, forgetting->id, sweep->before, db_now(sweep->registry->db)) <
         0)
         return -1;
+    db_last(call->db);
     return meta_upload_exists(call, forgetting->id, &forgetting->fresh);
 }
 

@@ -7,12 +7,29 @@ static int repository_next(struct side *side, struct str after, struct meta_repo
     return meta_repository_next(&side->call, after, ret, ret_found);
 }
 
-static int list_links(struct call *call, const struct meta_page *page, struct entry *ret,
+/* Most lists are a page long, and looking for the better way takes longer than the page. */
+static int choose_way(struct side *side, const struct meta_page *page)
+{
+    if (page->after.n == 0) {
+        side->links_way = LINKS_SORTED_ONCE;
+        return 0;
+    }
+    if (side->links_way != LINKS_SORTED_ONCE)
+        return 0;
+    bool walk;
+    if (meta_link_prefer_walk(&side->call, page, &walk) < 0)
+        return -1;
+    side->links_way = walk ? LINKS_WALKED : LINKS_SORTED;
+    return 0;
+}
+
+static int list_links(struct side *side, const struct meta_page *page, struct entry *ret,
                       size_t *ret_n)
 {
     struct meta_link_row rows[PAGE];
     require(page->limit <= PAGE);
-    if (meta_link_rows(call, page, rows, ret_n) < 0)
+    if (choose_way(side, page) < 0 ||
+        meta_link_rows(&side->call, page, side->links_way == LINKS_WALKED, rows, ret_n) < 0)
         return -1;
     for (size_t i = 0; i < *ret_n; i++)
         ret[i] = (struct entry){.key = rows[i].digest,
@@ -57,7 +74,7 @@ static int list(struct side *side, enum entry_kind kind, const struct meta_page 
 {
     switch (kind) {
     case ENTRY_LINK:
-        return list_links(&side->call, page, ret, ret_n);
+        return list_links(side, page, ret, ret_n);
     case ENTRY_MANIFEST:
         return list_manifests(&side->call, page, ret, ret_n);
     case ENTRY_TAG:
@@ -79,21 +96,9 @@ static int repository_put(struct side *side, const struct meta_repository_row *r
     return meta_repository_ensure(&side->call, &name, row->created_at, ret_id);
 }
 
-/* With its uploads: who held them is gone, for the registry is ALONE. Their bytes are swept. */
-static const char sql_uploads_remove[] = "DELETE FROM upload WHERE repository_id = $1";
-static const char sql_repository_remove[] = "DELETE FROM repository WHERE id = $1";
-
 static int repository_remove(struct side *side, int64_t id)
 {
-    const char *const both[] = {sql_uploads_remove, sql_repository_remove};
-    struct call *call = &side->call;
-    for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
-        auto_stmt stmt = db_stmt(call->db, both[i]);
-        db_bind_int(stmt, 1, id);
-        if (db_run(stmt, &call->err) < 0)
-            return -1;
-    }
-    return 0;
+    return meta_repository_delete(&side->call, id);
 }
 
 static int put_link(struct call *call, int64_t repository, const struct entry *entry)

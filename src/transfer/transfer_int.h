@@ -61,6 +61,7 @@ struct side {
     struct blob_store *blobs; /* borrowed */
     int64_t snapshot;         /* of a backup: the one that is read or written */
     bool frozen;              /* call.db is checked out all the time, and sees one moment */
+    enum { LINKS_SORTED_ONCE, LINKS_SORTED, LINKS_WALKED } links_way; /* of a registry's list */
 };
 
 extern const struct side_kind side_registry;
