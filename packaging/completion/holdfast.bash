@@ -2,7 +2,7 @@
 
 _holdfast()
 {
-    local commands="serve check-config fsck migrate backup restore import version help"
+    local commands="serve check-config fsck migrate backup restore import upgrade version help"
     local settings="--config
         --listen --data --metadata --blobs --read-only
         --access-anonymous --access-anonymous-push-anywhere
@@ -62,7 +62,7 @@ _holdfast()
             words=$commands
         else
             case ${COMP_WORDS[1]} in
-                serve | check-config) words=$settings ;;
+                serve | check-config | upgrade) words=$settings ;;
                 fsck) words="--repair --deep $settings" ;;
                 migrate) words="--from --to --threads --verify" ;;
                 backup) words="--to --metadata-only --list --verify --prune --threads $settings" ;;

@@ -19,9 +19,13 @@ bool cmd_bar_draw(struct cmd_bar *bar, const char *stage, uint64_t done, uint64_
     if (!bar->is_shown || clock_since_us(bar->drawn) < BAR_INTERVAL_US)
         return false;
     bar->drawn = clock_mono();
-    double part = total > 0 && done < total ? (double)done / (double)total : 1;
+    double part = total == 0 ? 0 : done < total ? (double)done / (double)total : 1;
     int filled = (int)(part * BAR_WIDTH);
-    (void)fprintf(stderr, "\r\x1b[K%-10s [%.*s%*s] %3d%%", stage, filled,
-                  "##############################", BAR_WIDTH - filled, "", (int)(part * 100));
+    (void)fprintf(stderr, "\r\x1b[K%-10s [%.*s%*s] ", stage, filled,
+                  "##############################", BAR_WIDTH - filled, "");
+    if (total == 0)
+        (void)fputs("  ?%", stderr);
+    else
+        (void)fprintf(stderr, "%3d%%", (int)(part * 100));
     return true;
 }

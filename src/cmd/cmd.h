@@ -23,6 +23,7 @@ int cmd_import(int n_arguments, char **arguments);
 int cmd_migrate(int n_arguments, char **arguments);
 int cmd_backup(int n_arguments, char **arguments);
 int cmd_restore(int n_arguments, char **arguments);
+int cmd_upgrade(int n_arguments, char **arguments);
 
 /* ---- What subcommands share ---- */
 
@@ -55,7 +56,8 @@ struct cmd_bar {
     struct mono_us drawn;
 };
 struct cmd_bar cmd_bar_new(void);
-/* Draws it anew, unless that was done just now. True: more may be written behind it. */
+/* Draws it anew, unless that was done just now. True: more may be written behind it. `total` 0: how
+ * much there is to do is not known, or nothing; above it `done` counts as all. */
 bool cmd_bar_draw(struct cmd_bar *bar, const char *stage, uint64_t done, uint64_t total);
 /* Before anything else is written. */
 void cmd_bar_clear(const struct cmd_bar *bar);

@@ -33,7 +33,8 @@ static const char usage[] =
     "\n"
     "The registry of the SETTINGs takes it in: a data folder that nobody serves meanwhile, or a\n"
     "database and an object store. What is there already is not copied again, so that an import\n"
-    "that broke off is run again. The exit status is 1 when anything was skipped.\n";
+    "that broke off is run again. The exit status is 1 when anything was skipped, or the source\n"
+    "shows no repository.\n";
 
 struct flags {
     const char *from;
@@ -133,8 +134,10 @@ static int check_flags(const struct flags *flags, unsigned *ret_jobs)
         return usage_error("--password-env: there is no environment variable \"%s\"",
                            flags->password_env);
     bool is_layout = strncmp(flags->from, "oci:", strlen("oci:")) == 0;
-    if (is_layout != (flags->name != NULL))
-        return usage_error("--name is for oci:FOLDER, and needed there");
+    if (is_layout && flags->name == NULL)
+        return usage_error("oci:FOLDER needs --name NAME, the repository that it becomes");
+    if (!is_layout && flags->name != NULL)
+        return usage_error("--name is for oci:FOLDER; others have names of their own");
     *ret_jobs = (unsigned)jobs;
     return EXIT_DONE;
 }
@@ -198,10 +201,11 @@ static void print_summary(const struct screen *screen, const struct importer_cou
                  screen->dry_run ? "would copy" : "copied", (unsigned long long)counts->manifests,
                  (unsigned long long)counts->tags, (unsigned long long)counts->blobs,
                  size_text(counts->bytes, size), (unsigned long long)counts->repositories);
-    (void)printf("%llu manifests were there already, %llu blobs linked from other repositories, "
+    (void)printf("there already: %llu manifests, %llu tags, %llu blobs in other repositories; "
                  "%llu foreign layers left, %llu skipped\n",
-                 (unsigned long long)counts->present, (unsigned long long)counts->linked,
-                 (unsigned long long)counts->foreign, (unsigned long long)counts->skipped);
+                 (unsigned long long)counts->present, (unsigned long long)counts->present_tags,
+                 (unsigned long long)counts->linked, (unsigned long long)counts->foreign,
+                 (unsigned long long)counts->skipped);
 }
 
 /* ---- Running ---- */
@@ -282,7 +286,10 @@ static int import(const struct config *config, const struct flags *flags, unsign
         (void)fflush(stdout);
         return cmd_fail(&call.err);
     }
-    return counts.skipped > 0 ? EXIT_FAILED : EXIT_DONE;
+    if (counts.repositories == 0)
+        (void)fprintf(stderr, "holdfast: the source shows no repository%s\n",
+                      flags->n_globs > 0 ? " that --repository chooses" : "");
+    return counts.skipped > 0 || counts.repositories == 0 ? EXIT_FAILED : EXIT_DONE;
 }
 
 int cmd_import(int n_arguments, char **arguments)

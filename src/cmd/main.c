@@ -32,6 +32,8 @@ static const struct {
      "add a snapshot to a backup, list or verify its snapshots, or forget those before a time"},
     {"restore", cmd_restore, "--from FOLDER [--at TIME] [--overwrite] [--threads N] [SETTING]...",
      "make a registry what it was at the newest snapshot, or at the last one before a time"},
+    {"upgrade", cmd_upgrade, "[--config FILE] [SETTING]...",
+     "make the database's tables, or bring them up to date, as serve does when it may"},
     {"version", cmd_version, "", "print the version"},
     {"help", cmd_help, "", "print this, and every setting"},
 };

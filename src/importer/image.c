@@ -131,6 +131,22 @@ static int copy_blob(struct call *call, const struct visit *visit, const struct 
     return done;
 }
 
+/* In a dry run: the first repository would get its bytes, others a link. */
+static void foresee_blob(struct call *call, const struct visit *visit,
+                         const struct oci_digest *digest, uint64_t size)
+{
+    struct importer *importer = visit->importer;
+    struct str here = str_printf(&call->arena, "blobs of " STR_FMT, STR_ARG(visit->to->text));
+    if (!seen_add(importer->seen, key_of(here, digest)))
+        return;
+    if (seen_add(importer->seen, key_of(STR(""), digest))) {
+        importer_count(importer, &importer->counts.blobs, 1);
+        importer_count(importer, &importer->counts.bytes, size);
+    } else {
+        importer_count(importer, &importer->counts.linked, 1);
+    }
+}
+
 static int bring_claimed_blob(struct call *call, const struct visit *visit,
                               const struct oci_digest *digest, uint64_t size)
 {
@@ -141,10 +157,7 @@ static int bring_claimed_blob(struct call *call, const struct visit *visit,
     if (found)
         return 0;
     if (importer->options->dry_run) {
-        if (seen_add(importer->seen, key_of(STR(""), digest))) {
-            importer_count(importer, &importer->counts.blobs, 1);
-            importer_count(importer, &importer->counts.bytes, size);
-        }
+        foresee_blob(call, visit, digest, size);
         return 0;
     }
     if (registry_blob_mount(call, importer->registry, visit->to, digest, NULL, &found) < 0)
@@ -207,6 +220,12 @@ static bool is_manifest_type(struct str media_type)
         if (str_eq_nocase(media_type, str_from(types[i])))
             return true;
     return false;
+}
+
+static bool is_index_type(struct str media_type)
+{
+    return str_eq_nocase(media_type, STR(OCI_MEDIA_TYPE_INDEX)) ||
+           str_eq_nocase(media_type, STR(OCI_MEDIA_TYPE_DOCKER_LIST));
 }
 
 /* The type that the source gives counts where the content does not say; some say something else
@@ -305,7 +324,7 @@ static int bring_claimed(struct call *call, const struct visit *visit,
         return -1;
     /* In a dry run, what was seen is what would be here. */
     found = found || (importer->options->dry_run && !is_new);
-    if (!found || (is_new && wants_referrers(visit)))
+    if (!found || is_new)
         if (bring_references(call, visit, parsed, &manifest->digest, found) < 0 && !found)
             return -1;
     if ((!found || visit->tag != NULL) && push(call, visit, manifest) < 0)
@@ -390,7 +409,7 @@ static int bring_manifest(struct call *call, const struct visit *visit,
 }
 
 /* Gets a manifest from here, when it is here, and otherwise from the source. What is here needs no
- * further look, unless there may be new referrers. */
+ * further look, unless there may be new referrers, or children that are counted. */
 static int get_by_digest(struct call *call, const struct visit *visit,
                          const struct oci_digest *digest, struct source_manifest *ret,
                          bool *ret_settled)
@@ -402,11 +421,11 @@ static int get_by_digest(struct call *call, const struct visit *visit,
     *ret_settled = false;
     if (visit->depth > DEPTH_MAX)
         return err_set(&call->err, ERR_INVALID, "it is nested deeper than %d levels", DEPTH_MAX);
-    if (find_here(call, visit, &reference, wants_referrers(visit), &here, &found) < 0)
+    if (find_here(call, visit, &reference, /* want_content= */ true, &here, &found) < 0)
         return -1;
     if (!found)
         return source->kind->manifest(source, call, visit->from, &reference, ret);
-    *ret_settled = !wants_referrers(visit);
+    *ret_settled = !wants_referrers(visit) && !is_index_type(here.media_type);
     *ret = (struct source_manifest){
         .digest = *digest, .media_type = here.media_type, .content = here.content};
     return 0;
@@ -479,7 +498,8 @@ static void bring_tag(struct call *call, const struct visit *visit)
     if (is_known && compare_tag(call, visit, here.digest, &there, &is_same) < 0)
         return;
     if (is_same) {
-        (void)bring_digest(&untagged, &there);
+        if (bring_digest(&untagged, &there) == 0)
+            importer_count(visit->importer, &visit->importer->counts.present_tags, 1);
         return;
     }
     if (source->kind->manifest(source, call, visit->from, &reference, &manifest) < 0) {
@@ -488,7 +508,8 @@ static void bring_tag(struct call *call, const struct visit *visit)
     }
     if (is_here && compare_tag(call, visit, here.digest, &manifest.digest, &is_same) < 0)
         return;
-    (void)bring_manifest(call, is_same ? &untagged : visit, &manifest);
+    if (bring_manifest(call, is_same ? &untagged : visit, &manifest) == 0 && is_same)
+        importer_count(visit->importer, &visit->importer->counts.present_tags, 1);
 }
 
 void image_import(struct importer *importer, const struct oci_name *from, const struct oci_name *to,

@@ -56,7 +56,8 @@ struct importer_counts {
     uint64_t blobs;        /* copied */
     uint64_t bytes;        /* of those blobs, and while they are copied */
     uint64_t linked;       /* blobs that another repository here had already */
-    uint64_t present;      /* manifests that were there already */
+    uint64_t present;      /* manifests that were there already, of indexes and referrers too */
+    uint64_t present_tags; /* tags that were there already and point to the same */
     uint64_t foreign;      /* layers that the source does not hold either, and need not */
     uint64_t skipped;      /* things that could not be brought, each of which was reported */
 };

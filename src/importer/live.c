@@ -434,6 +434,11 @@ static int read_where(struct live *live, const char *text, struct err *err)
         repository.n--;
     if (live->base.query.p != NULL)
         return err_set(err, ERR_INVALID, "\"%s\" is not https://HOST[:PORT][/REPOSITORY]", text);
+    if (str_find(repository, ':') < repository.n) /* as clients write images */
+        return err_set(err, ERR_INVALID,
+                       "\"%s\" names one image, and a repository is imported whole: leave out what "
+                       "comes after its name",
+                       text);
     if (repository.n > 0 && oci_name_parse(repository, &name, err) < 0)
         return -1;
     live->repository = repository;
