@@ -4,6 +4,9 @@
 #   make test     build it and run every test
 SHELL := /bin/bash
 
+# The first port of the cluster.
+PORT := 5000
+
 .PHONY: run cluster build test asan tsan lint fuzz bench conformance install clean
 
 run: build
@@ -11,7 +14,7 @@ run: build
 
 cluster: build
 	scripts/setup cluster
-	/usr/bin/python3 scripts/cluster
+	/usr/bin/python3 scripts/cluster --port $(PORT)
 
 build:
 	scripts/setup build
