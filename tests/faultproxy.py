@@ -4,6 +4,7 @@
         … --s3-endpoint {proxy.endpoint} …
         proxy.fail(503, share=0.3)                     # a third of all requests
         proxy.fail(500, kinds={"UploadPart"}, after=True)  # done, but the answer says otherwise
+        proxy.fail(503, after=True, late=True)         # done, and not answered before heal()
         proxy.drop("answer", share=0.1)                # the connection breaks in the answer
         proxy.slow(delay=0.2, bytes_per_second=1 << 20)
         proxy.cut()                                    # nobody is there
@@ -58,7 +59,7 @@ class _Broken(Exception):
     """The connection is to be reset at both ends."""
 
 
-class _Fault(collections.namedtuple("_Fault", "what status share kinds after")):
+class _Fault(collections.namedtuple("_Fault", "what status share kinds after late")):
     def hits(self, kind):
         return (not self.kinds or kind in self.kinds) and random.random() < self.share
 
@@ -124,6 +125,7 @@ class FaultProxy(Service):
         self._sockets = set()
         self._listener = None
         self._flowing = threading.Event()
+        self._healed = threading.Event()
         self._faults = ()
         self._delay = 0.0
         self._rate = None
@@ -141,6 +143,7 @@ class FaultProxy(Service):
 
     def stop(self):
         self._flowing.set()
+        self._healed.set()
         self._close_all()
 
     def _listen(self):
@@ -168,21 +171,25 @@ class FaultProxy(Service):
     def heal_switches(self):
         self._faults, self._delay, self._rate, self._lost = (), 0.0, None, None
         self._flowing.set()
+        self._healed.set()
 
     def heal(self):
         """All is well again; connections that hung go on."""
         self.heal_switches()
         self._listen()
 
-    def fail(self, status=503, *, share=1.0, kinds=None, after=False):
-        """Answers so. after: the server does what it is asked, but its answer is lost."""
-        self._faults += (_Fault("status", status, share, frozenset(kinds or ()), after),)
+    def fail(self, status=503, *, share=1.0, kinds=None, after=False, late=False):
+        """Answers so. after: the server does what it is asked, but its answer is lost; and late:
+        this one waits for heal()."""
+        if late:
+            self._healed.clear()
+        self._faults += (_Fault("status", status, share, frozenset(kinds or ()), after, late),)
 
     def drop(self, where="request", *, share=1.0, kinds=None):
         """Resets the connection in the middle of the request's body or of the answer, or
         "before_answer": when the server has answered, and nobody heard."""
         assert where in ("request", "answer", "before_answer"), where
-        self._faults += (_Fault(where, 0, share, frozenset(kinds or ()), False),)
+        self._faults += (_Fault(where, 0, share, frozenset(kinds or ()), False, False),)
 
     def slow(self, *, delay=0.0, bytes_per_second=None):
         """delay: seconds before each request (each piece, if it is not HTTP). The rate holds for
@@ -417,6 +424,8 @@ class FaultProxy(Service):
         note(fault.status if where == "status" else 0 if where == "answer" else status)
         if where == "status":
             self._answer_body(server, _NOWHERE, method, status, answer_fields, False)
+            if fault.late:
+                self._healed.wait()
             self._own_answer(client, method, fault.status)
         else:
             if where == "answer" and not _bytes_follow(method, status, answer_fields):

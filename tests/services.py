@@ -22,6 +22,7 @@ AWS_DEFAULT_REGION), and ends with its exit status, or with 77 where a service i
 import argparse
 import atexit
 import base64
+import contextlib
 import csv
 import datetime
 import fcntl
@@ -170,11 +171,11 @@ class Daemon:
         """Its own process id, and those of its children and theirs."""
         pids = [self.pid]
         for pid in pids:
-            for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-                try:
-                    pids += map(int, tasks.read_text().split())
-                except OSError:
-                    pass  # it ended meanwhile
+            with contextlib.suppress(OSError):  # it ended meanwhile, and below, a thread of it
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    with contextlib.suppress(OSError):
+                        children = Path(f"/proc/{pid}/task/{thread}/children").read_text()
+                        pids += map(int, children.split())
         return pids
 
     def signal_all(self, number):

@@ -15,6 +15,7 @@ import pytest
 
 import services
 from faultproxy import FaultProxy, kind_of
+from holdfast import wait_until
 from services import Balancer, ObjectStore, Postgres, S3Client, S3Error, ServiceFailed, scratch
 
 SERVICES = Path(services.__file__)
@@ -214,6 +215,24 @@ def test_a_failure_afterwards_did_what_was_asked(store, bucket, s3, proxy):
     assert list(store.list(bucket)) == ["done"]
 
 
+def test_a_failure_that_is_late_is_told_when_it_heals(store, bucket, s3, proxy):
+    proxy.fail(503, after=True, late=True)
+    failures = []
+
+    def put():
+        with pytest.raises(S3Error, match="503 SlowDown") as failure:
+            s3.request("PUT", f"/{bucket}/done", body=b"x")
+        failures.append(failure.value)
+
+    asking = threading.Thread(target=put)
+    asking.start()
+    assert wait_until(lambda: proxy.count("PutObject") == 1)
+    assert list(store.list(bucket)) == ["done"] and failures == []
+    proxy.heal()
+    asking.join(20)
+    assert len(failures) == 1
+
+
 @pytest.mark.parametrize("where, method, is_done", [
     ("request", "PUT", False), ("answer", "PUT", True), ("before_answer", "PUT", True),
     ("request", "GET", None), ("answer", "GET", None), ("before_answer", "GET", None)])
@@ -302,6 +321,17 @@ def test_the_balancer_leaves_out_a_node_that_is_not_ready(tmp_path):
 
 
 # ---- Ends ----
+
+def test_a_family_is_found_while_its_members_come_and_go(tmp_path):
+    daemon = services.Daemon("sh", [
+        "sh", "-c", "while :; do /bin/true & /bin/true & wait; done"], tmp_path / "log")
+    try:
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            assert daemon.family()[0] == daemon.pid
+    finally:
+        daemon.kill()
+
 
 def test_a_command_finds_its_services_and_its_status_is_kept():
     child = run_services("sh", "-c", 'echo "$HOLDFAST_TEST_POSTGRES $HOLDFAST_TEST_S3 '

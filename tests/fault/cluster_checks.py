@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster import Cluster
 from cluster_clients import connect, NO_ANSWER
-from holdfast import wait_until
+from holdfast import in_threads, wait_until
 
 NODES = range(3)
 LEASE = 2       # seconds; --cluster-lease
@@ -36,14 +36,23 @@ def readiness(cluster, node, timeout=3):
         return 0
 
 
+def all_say(cluster, *statuses):
+    """Whether each node's /readyz answers one of these."""
+    return set(in_threads(len(cluster.nodes), lambda i: readiness(cluster, i))) <= set(statuses)
+
+
 def await_ready(cluster, seconds=HEALED):
-    """Until every node and the balancer say so; returns how long it took."""
-    begun = time.monotonic()
-    nodes = range(len(cluster.nodes))
-    assert wait_until(lambda: all(readiness(cluster, i) == 200 for i in nodes), seconds), (
-        f"not ready after {seconds} s: {[readiness(cluster, i) for i in nodes]}")
+    """Until every node and the balancer say so."""
+    assert wait_until(lambda: all_say(cluster, 200), seconds), (
+        f"not ready after {seconds} s: {[readiness(cluster, i) for i in NODES]}")
     cluster.balancer.wait_up(timeout=seconds)
-    return time.monotonic() - begun
+
+
+def await_unready(cluster, seconds=HEALED):
+    """Until every node says that it is not, and the balancer sends nothing there any more."""
+    assert wait_until(lambda: all_say(cluster, 503), seconds), (
+        f"ready after {seconds} s: {[readiness(cluster, i) for i in NODES]}")
+    cluster.balancer.wait_down(*NODES, timeout=seconds)
 
 
 def fsck(cluster, *arguments):

@@ -214,13 +214,19 @@ class Uploader(Asker):
                     return False
         return self.finish(session)
 
+    @staticmethod
+    def headers(session, end, ranged):
+        """Of the bytes up to `end`. What had no answer may be carried out yet: from then on only
+        bytes that say where they belong are safe."""
+        if session.at < end and (ranged or session.failures):
+            return {"Content-Type": OCTETS, "Content-Range": f"{session.at}-{end - 1}"}
+        return {"Content-Type": OCTETS}
+
     def append(self, session, end, *, ranged=True):
         """Sends the bytes up to `end`. False: the session is lost."""
         while session.at < end:
             at, piece = session.at, session.data[session.at:end]
-            headers = {"Content-Type": OCTETS}
-            if ranged:
-                headers["Content-Range"] = f"{at}-{end - 1}"
+            headers = self.headers(session, end, ranged)
             answer = self.try_once("PATCH", session.location, piece, headers, self.next_node())
             if answer is None or (answer.status in (404, 416) and session.failures):
                 if not self.look_again(session, end):
@@ -237,12 +243,13 @@ class Uploader(Asker):
         session.ending = True
         while True:
             path = with_query(session.location, digest=session.digest)
-            answer = self.try_once("PUT", path, session.data[session.at:],
-                                   {"Content-Type": OCTETS}, self.next_node())
+            headers = self.headers(session, len(session.data), False)
+            answer = self.try_once("PUT", path, session.data[session.at:], headers,
+                                   self.next_node())
             if answer is not None and answer.status == 201:
                 assert answer.digest == session.digest, answer
                 return True
-            if answer is not None and not (answer.status == 404 and session.failures):
+            if answer is not None and not (answer.status in (404, 416) and session.failures):
                 raise Unbearable(f"PUT {path}: {answer!r}")
             if not self.look_again(session, len(session.data)):
                 return self.is_there(session)

@@ -22,6 +22,7 @@ from holdfast import ACCEPT, encode, in_threads, make_image, make_index, sha256
 WORKERS = 6
 PAUSE = 0.2          # seconds between two things that a worker does
 FORGET = 1.0         # seconds after which a deleted thing is gone at every node
+SLOW = 60            # seconds for what comes soon, unless it never does
 BYTES_MAX = 60 << 20  # of blobs in all; what comes after is small
 
 SMALL, MIDDLE, LARGE = (2, 60_000), (200_000, 3 << 20), (5 << 20, 12 << 20)
@@ -345,6 +346,13 @@ class Load:
         """Lets it run so long; ends early when it fails."""
         if self.stopping.wait(seconds):
             raise Stopped
+
+    def run_until(self, condition, what):
+        """Lets it run until that holds, which takes as long as the machine is slow."""
+        deadline = time.monotonic() + SLOW
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} after {SLOW} s; {self.tally}"
+            self.run(0.05)
 
     def acknowledged(self):
         """Pushes of blobs and manifests so far."""

@@ -46,9 +46,10 @@ def repo():
 
 # ---- One upload ----
 
-def try_until_done(attempt, status, seconds):
-    """An upload that a node holds which is gone is refused with 503 until its lease has run out."""
-    deadline = time.monotonic() + seconds
+def try_until_done(attempt, status):
+    """An upload that a node holds which is gone is refused with 503 until its lease has run out,
+    and, if it stands still inside a transaction, until PostgreSQL ends that."""
+    deadline = time.monotonic() + LEASE + IDLE + HEALED
     while (answer := attempt()).status == 503 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert answer.status == status, answer
@@ -70,7 +71,7 @@ def test_an_upload_goes_on_at_another_node_when_its_own_is_gone(cluster, repo, h
             status = node1.get(location)
             assert (status.status, status.headers["Range"]) == (204, f"0-{first - 1}")
             try_until_done(lambda: node1.patch(location, data[first:second], {
-                "Content-Range": f"{first}-{second - 1}"}), 202, LEASE + 3)
+                "Content-Range": f"{first}-{second - 1}"}), 202)
             if how == "pause":
                 cluster.resume(0)
                 unfinished.send(data[third - (9 << 20):])
@@ -87,21 +88,23 @@ def test_an_upload_goes_on_at_another_node_when_its_own_is_gone(cluster, repo, h
 
 
 def test_two_nodes_complete_the_same_upload(cluster, repo):
-    """The first one stands still when the store has done it, but denied it; the second one finds it
-    done. What the first one does when it goes on harms nothing."""
+    """The first one stands still when the store has done it, but will deny it; the second one finds
+    it done. What the first one does when it goes on harms nothing."""
     data = random_bytes(20 << 20)
     done = []
     with cluster.client(0) as node0, cluster.client(1) as node1:
         location = start_upload(node0, repo)
         assert node0.patch(location, data).status == 202
         path = with_query(location, digest=sha256(data))
-        cluster.store_proxy.fail(503, kinds={"CompleteMultipartUpload"}, after=True)
+        before = cluster.store_proxy.count("CompleteMultipartUpload")
+        cluster.store_proxy.fail(503, kinds={"CompleteMultipartUpload"}, after=True, late=True)
         ending = threading.Thread(target=lambda: done.append(node0.put(path)))
         ending.start()
-        assert wait_until(lambda: cluster.store_proxy.count("CompleteMultipartUpload") > 0)
+        assert wait_until(
+            lambda: cluster.store_proxy.count("CompleteMultipartUpload") > before), "not completed"
         cluster.pause(0)
         cluster.store_proxy.heal()
-        try_until_done(lambda: node1.put(path), 201, LEASE + 3)
+        try_until_done(lambda: node1.put(path), 201)
         cluster.resume(0)
         ending.join(30)
         assert done and done[0].status in (201, 404, 503), done
@@ -140,6 +143,10 @@ class TableLock:
         self.thread.join()
 
 
+def quoted(ids):
+    return ", ".join(f"'{one}'" for one in ids)
+
+
 def says(message, kind):
     return lambda line: line.get("message") == message and line.get("job") == kind
 
@@ -154,8 +161,8 @@ def test_a_job_runs_elsewhere_when_its_node_is_gone(cluster, repo, how):
         for location in (*stale, fresh):
             assert client.patch(location, b"something").status == 202
     assert wait_until(lambda: is_at_rest(job()), HEALED)
-    ids = ", ".join("'" + location.rpartition("/")[2] + "'" for location in stale)
-    cluster.psql(f"UPDATE upload SET touched_at = 0 WHERE id IN ({ids})")
+    ids = [location.rpartition("/")[2] for location in (*stale, fresh)]
+    cluster.psql(f"UPDATE upload SET touched_at = 0 WHERE id IN ({quoted(ids[:-1])})")
     marks = [len(node.log) for node in cluster.nodes]
     with TableLock(cluster, "upload"):
         make_due(cluster)
@@ -168,8 +175,8 @@ def test_a_job_runs_elsewhere_when_its_node_is_gone(cluster, repo, how):
         assert wait_until(lambda: job()["lease"] not in ("", lease), HEALED), job()
     # A node that stands still inside a transaction keeps its locks until PostgreSQL ends that.
     assert wait_until(lambda: is_at_rest(job()), IDLE + HEALED), job()
-    left = rows(cluster, "SELECT id FROM upload")
-    assert [row["id"] for row in left] == [fresh.rpartition("/")[2]]
+    left = rows(cluster, f"SELECT id FROM upload WHERE id IN ({quoted(ids)})")
+    assert [row["id"] for row in left] == ids[-1:]
     others = [node for i, node in enumerate(cluster.nodes) if i != holder]
     assert any(node.wait_log(says("a job is done", kind), 1, marks[cluster.nodes.index(node)])
                for node in others)
