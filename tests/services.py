@@ -138,6 +138,18 @@ def execute(*command, user=None, timeout=60, **options):
     return done.stdout
 
 
+def family(pid):
+    """This process id, and those of its children and theirs, which come and go."""
+    pids = [pid]
+    for one in pids:
+        with contextlib.suppress(OSError):  # it has ended, and below, a thread of it
+            for thread in os.listdir(f"/proc/{one}/task"):
+                with contextlib.suppress(OSError):
+                    children = Path(f"/proc/{one}/task/{thread}/children").read_text()
+                    pids += map(int, children.split())
+    return pids
+
+
 class Daemon:
     """One server process in the foreground, in a session of its own, so that Ctrl-C reaches this
     process alone. Its output goes to the file `log`."""
@@ -169,14 +181,7 @@ class Daemon:
 
     def family(self):
         """Its own process id, and those of its children and theirs."""
-        pids = [self.pid]
-        for pid in pids:
-            with contextlib.suppress(OSError):  # it ended meanwhile, and below, a thread of it
-                for thread in os.listdir(f"/proc/{pid}/task"):
-                    with contextlib.suppress(OSError):
-                        children = Path(f"/proc/{pid}/task/{thread}/children").read_text()
-                        pids += map(int, children.split())
-        return pids
+        return family(self.pid)
 
     def signal_all(self, number):
         """To the whole family, and again to those who were born meanwhile."""

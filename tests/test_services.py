@@ -51,11 +51,8 @@ def s3(store, proxy):
 
 def children_of(pid):
     """The processes below one, by their command lines."""
-    pids, found = [pid], {}
-    for one in pids:
-        for tasks in Path(f"/proc/{one}/task").glob("*/children"):
-            pids += map(int, tasks.read_text().split())
-    for one in pids[1:]:
+    found = {}
+    for one in services.family(pid)[1:]:
         try:
             found[one] = Path(f"/proc/{one}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:

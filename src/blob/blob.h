@@ -111,8 +111,8 @@ void blob_upload_settle(struct blob_upload *upload);
  * can be taken up again at what was acknowledged, should a crash come between.
  * ret_location: for the blob's row; arena.
  * Errors: INVALID with code DIGEST_INVALID (says both digests); FULL, IO, NOT_FOUND (discarded
- * meanwhile), CORRUPT (the staged bytes were changed): as after a failed write, and the whole blob
- * may have its place already, or nothing has. */
+ * meanwhile, or changed by another writer), CORRUPT (the staged bytes were changed): as after a
+ * failed write, and the whole blob may have its place already, or nothing has. */
 int blob_upload_commit(struct blob_upload *upload, const struct oci_digest *digest,
                        struct arena *arena, struct str *ret_location, struct err *err) MUST_CHECK;
 /* Lets go of the upload; staged bytes stay for the next blob_upload_resume. Takes NULL. */

@@ -14,9 +14,12 @@
  * at the next piece, and removed when another place has its bytes.
  *
  * Nobody is excluded here. One who comes late (a node that stood still while another took the
- * upload over) cannot write over an object, as each has a random name. It can put a part of the
- * same number: the part's tag is in the row, and completing says that it is another. It can
- * complete the multipart upload: then the object is found, and read, before it becomes a blob. */
+ * upload over) cannot write over an object, as each has a random name. It can complete the
+ * multipart upload: then the object is found, and read, before it becomes a blob. It can put a part
+ * of the same number, and who broke off has put parts that nobody acknowledged; some stores
+ * complete nothing as long as there is a part that is not named. So where a multipart upload goes
+ * on no part is larger than p: the same bytes are the same part again, and the rest of them are in
+ * as many parts at least. If a part is another one all the same, its tag in the row shows it. */
 #include "blob/blob_s3_int.h"
 
 #include <stdio.h>
@@ -29,6 +32,7 @@ struct bucket_upload {
     struct bucket_stage stage; /* where the bytes before the buffer's are; and, in its tail, all of
                                   the buffer's, as long as their number is the same */
     bool continued;            /* bytes were acknowledged: more come in requests of their own */
+    bool shared;               /* others may have put, and may put yet, parts that follow */
     bool tail_unread;          /* the tail's bytes are not in the buffer */
     char *buffer;              /* owned */
     size_t n;
@@ -73,8 +77,8 @@ static int upload_unknown(const struct bucket_upload *upload, struct err *err)
 
 static int upload_changed(const struct bucket_upload *upload, struct err *err)
 {
-    return err_set(err, ERR_CORRUPT, "upload \"%s\" was changed by another writer; start it again",
-                   upload->base.id);
+    return err_code(err, ERR_NOT_FOUND, OCI_BLOB_UPLOAD_UNKNOWN,
+                    "upload \"%s\" was changed by another writer; start it again", upload->base.id);
 }
 
 /* ---- Beginning and ending ---- */
@@ -124,6 +128,7 @@ int bucket_upload_cut(struct blob_upload *base, uint64_t offset, struct str stag
                        base->id, (unsigned long long)(staged->parts_bytes + staged->tail_bytes),
                        (unsigned long long)offset);
     upload->continued = offset > 0;
+    upload->shared = staged->multipart != NULL;
     upload->tail_unread = staged->tail_bytes > 0;
     return 0;
 }
@@ -210,6 +215,13 @@ static bool buffer_hash(const struct bucket_upload *upload, uint8_t ret[HASH_BYT
         return false;
     hash_final(&hash, ret);
     return true;
+}
+
+/* How much of the buffer is the next part when nothing is held back. */
+static size_t next_part(const struct bucket_upload *upload)
+{
+    size_t most = upload->shared ? part_bytes(upload) : upload->n;
+    return upload->n < most ? upload->n : most;
 }
 
 /* Puts the buffer as an object of its own. */
@@ -335,15 +347,15 @@ int bucket_upload_write(struct blob_upload *base, const void *p, size_t n, struc
 int bucket_upload_sync(struct blob_upload *base, struct err *err)
 {
     struct bucket_upload *upload = bucket_upload_of(base);
-    if (rest_bytes(upload) > 0 && !rest_is_tail(upload)) {
-        /* The first time this may be all of it, and then it is best as one object. */
-        bool part = upload->n >= BUCKET_PART_BYTES_MIN &&
-                    (upload->continued || upload->stage.multipart != NULL);
-        if ((part ? send_part(upload, upload->n, err) : put_tail(upload, err)) < 0)
+    /* The first time this may be all of it, and then it is best as one object. */
+    bool parts = upload->continued || upload->stage.multipart != NULL;
+    while (parts && !rest_is_tail(upload) && upload->n >= BUCKET_PART_BYTES_MIN)
+        if (send_part(upload, next_part(upload), err) < 0)
             return -1;
-        if (part)
-            buffer_free(upload);
-    }
+    if (rest_bytes(upload) == 0)
+        buffer_free(upload);
+    else if (!rest_is_tail(upload) && put_tail(upload, err) < 0)
+        return -1;
     upload->continued = upload->continued || upload->base.offset > 0;
     return 0;
 }
@@ -459,8 +471,9 @@ static int find_completed(struct bucket_upload *upload, struct err *err)
 static int complete(struct bucket_upload *upload, struct err *err)
 {
     struct bucket_stage *stage = &upload->stage;
-    if (upload->n > 0 && send_part(upload, upload->n, err) < 0)
-        return -1;
+    while (upload->n > 0)
+        if (send_part(upload, next_part(upload), err) < 0)
+            return err->kind == ERR_NOT_FOUND ? find_completed(upload, err) : -1;
     buffer_free(upload);
     auto_call call;
     call_init(&call);
@@ -469,7 +482,7 @@ static int complete(struct bucket_upload *upload, struct err *err)
         return 0;
     if (call.err.kind == ERR_CONFLICT)
         return upload_changed(upload, err);
-    return call.err.kind == ERR_NOT_FOUND ? upload_unknown(upload, err) : bucket_failed(&call, err);
+    return call.err.kind == ERR_NOT_FOUND ? find_completed(upload, err) : bucket_failed(&call, err);
 }
 
 /* All bytes in one object, which upload->whole names then. */
@@ -484,8 +497,7 @@ static int make_whole(struct bucket_upload *upload, struct err *err)
     } else {
         if (tail_load(upload, err) < 0)
             return -1;
-        if (complete(upload, err) < 0 &&
-            (err->kind != ERR_NOT_FOUND || find_completed(upload, err) < 0))
+        if (complete(upload, err) < 0)
             return -1;
         upload->whole = upload->stage.key;
     }

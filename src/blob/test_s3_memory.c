@@ -1,6 +1,7 @@
 /* s3.h in memory: what the Amazon S3 API Reference says of these operations, as far as a blob store
  * can tell (CompleteMultipartUpload: InvalidPart, EntityTooSmall, NoSuchUpload; a part of the same
- * number replaces the one before). */
+ * number replaces the one before). As with Ceph's gateway, a part that is there and not listed is
+ * an InvalidPart, too. */
 #include "blob/test_s3_int.h"
 
 #include "base/hash.h"
@@ -392,6 +393,11 @@ static char *join(const struct multipart *multipart, const struct s3_etag *parts
         all = mem_realloc(all, n + part->n + 1);
         memcpy(all + n, part->bytes, part->n);
         n += part->n;
+    }
+    if (part->next != NULL) {
+        (void)err_set(err, ERR_CONFLICT, "InvalidPart");
+        free(all);
+        return NULL;
     }
     *ret_n = n;
     return all;

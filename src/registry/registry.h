@@ -130,7 +130,8 @@ int registry_upload_write(struct call *call, struct registry_upload *upload,
  * expired or another request has taken it over meanwhile. */
 int registry_upload_save(struct call *call, struct registry_upload *upload) MUST_CHECK;
 /* Ends the upload as the blob of that digest, linked to its repository: durable and visible when
- * this returns. Waits. Errors: INVALID with DIGEST_INVALID; the upload is then discarded.
+ * this returns. Waits. Errors: INVALID with DIGEST_INVALID, or NOT_FOUND with BLOB_UPLOAD_UNKNOWN
+ * when its bytes are gone or another writer changed them; the upload is then discarded.
  * Spec: dist-spec, "Pushing blobs", closing request. */
 int registry_upload_finish(struct call *call, struct registry_upload *upload,
                            const struct oci_digest *digest) MUST_CHECK;

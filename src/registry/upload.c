@@ -392,7 +392,7 @@ static int adopt(struct call *call, void *context)
                                 adoption->location, clock_wall(), &adoption->blob);
 }
 
-/* The content is not what the digest says: the upload is over. The error stays. */
+/* The upload is over. The error stays. */
 static int reject(struct call *call, struct registry_upload *upload)
 {
     struct err why = call->err;
@@ -401,15 +401,23 @@ static int reject(struct call *call, struct registry_upload *upload)
     return -1;
 }
 
+/* Content that is not what the digest says, or that is gone, can never be committed. */
+static int commit_bytes(struct call *call, struct registry_upload *upload,
+                        const struct oci_digest *digest, struct str *ret_location)
+{
+    if (blob_upload_commit(upload->blob, digest, &call->arena, ret_location, &call->err) == 0)
+        return 0;
+    bool over = call->err.kind == ERR_INVALID || call->err.kind == ERR_NOT_FOUND;
+    return over ? reject(call, upload) : -1;
+}
+
 int registry_upload_finish(struct call *call, struct registry_upload *upload,
                            const struct oci_digest *digest)
 {
     struct adoption adoption = {
         .upload = upload, .digest = digest, .size = blob_upload_offset(upload->blob)};
-    if (renew(call, upload) < 0)
+    if (renew(call, upload) < 0 || commit_bytes(call, upload, digest, &adoption.location) < 0)
         return -1;
-    if (blob_upload_commit(upload->blob, digest, &call->arena, &adoption.location, &call->err) < 0)
-        return call->err.kind == ERR_INVALID ? reject(call, upload) : -1;
     crash_point("upload.committed");
     if (db_transact(call, upload->registry->db, adopt, &adoption) < 0) {
         /* Perhaps a row names the bytes now: then they must stay. */

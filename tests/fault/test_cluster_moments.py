@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cluster import DATABASE, missing
+from cluster import BUCKET, DATABASE, missing
 from cluster_checks import (await_ready, check_all, HEALED, is_at_rest, jobs, LEASE, make_due,
                             NODES, readiness, rows, small_cluster)
 from cluster_clients import ask_calmly, connect
@@ -111,6 +111,24 @@ def test_two_nodes_complete_the_same_upload(cluster, repo):
     for i in NODES:
         with cluster.client(i) as client:
             assert get_blob(client, repo, sha256(data)) == data
+
+
+def test_an_upload_is_over_of_which_another_writer_changed_a_part(cluster, repo):
+    """As one can who stood still while it put that part."""
+    data = random_bytes(20 << 20)
+    with cluster.client() as client:
+        location = start_upload(client, repo)
+        assert client.patch(location, data).status == 202
+        identity = location.rpartition("/")[2]
+        (key, multipart), = [one for one in cluster.uploads() if identity in one[0]]
+        cluster.store.client.request("PUT", f"/{BUCKET}/{key}", {
+            "partNumber": "1", "uploadId": multipart}, body=random_bytes(5 << 20))
+        answer = client.put(with_query(location, digest=sha256(data)))
+        assert (answer.status, answer.code) == (404, "BLOB_UPLOAD_UNKNOWN"), answer
+        assert client.get(location).status == 404
+        assert not any(identity in one[0] for one in cluster.uploads())
+        push_blob(client, repo, data)
+        assert get_blob(client, repo, sha256(data)) == data
 
 
 # ---- Jobs ----
