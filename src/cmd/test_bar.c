@@ -51,8 +51,13 @@ static const char *drawn(struct screen *screen, uint64_t done, uint64_t total)
     assert_true(cmd_bar_draw(&bar, "files", done, total));
     assert_false(cmd_bar_draw(&bar, "files", done, total)); /* so soon after */
     (void)fflush(stderr);
-    ssize_t n = read(screen->terminal, screen->text, sizeof(screen->text) - 1);
-    assert_true(n > 0);
+    /* It comes in as many pieces as it was written in; the sign is the last. */
+    size_t n = 0;
+    do {
+        ssize_t more = read(screen->terminal, screen->text + n, sizeof(screen->text) - 1 - n);
+        assert_true(more > 0);
+        n += (size_t)more;
+    } while (screen->text[n - 1] != '%');
     screen->text[n] = '\0';
     return screen->text;
 }
