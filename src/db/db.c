@@ -398,6 +398,24 @@ int db_step(struct db_stmt *stmt, bool *ret_row, struct err *err)
     return 0;
 }
 
+int db_read_rows(struct call *call, struct db_stmt *stmt, size_t limit,
+                 int (*read)(struct call *call, struct db_stmt *stmt, void *rows, size_t i),
+                 void *rows, size_t *ret_n)
+{
+    for (size_t n = 0;; n++) {
+        bool row;
+        if (db_step(stmt, &row, &call->err) < 0)
+            return -1;
+        if (!row) {
+            *ret_n = n;
+            return 0;
+        }
+        require(n < limit);
+        if (read(call, stmt, rows, n) < 0)
+            return -1;
+    }
+}
+
 int db_run(struct db_stmt *stmt, struct err *err)
 {
     bool row = false;

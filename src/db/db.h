@@ -108,6 +108,11 @@ void db_bind_blob(struct db_stmt *stmt, int parameter, struct str value);
  * FULL, CORRUPT, TOO_LARGE. A write transaction outlives a failed statement unless the engine gave
  * it up; then all that follows in it fails with the same error. */
 int db_step(struct db_stmt *stmt, bool *ret_row, struct err *err) MUST_CHECK;
+/* Steps to the end, of at most `limit` rows, and has `read` look at each: the statement stands at
+ * row i, counted from 0. -1 from `read`, with call->err, ends it. */
+int db_read_rows(struct call *call, struct db_stmt *stmt, size_t limit,
+                 int (*read)(struct call *call, struct db_stmt *stmt, void *rows, size_t i),
+                 void *rows, size_t *ret_n) MUST_CHECK;
 /* Runs a statement that gives no rows and ends it. */
 int db_run(struct db_stmt *stmt, struct err *err) MUST_CHECK;
 /* The same in a write transaction, for a statement about whose outcome nobody asks, not even how

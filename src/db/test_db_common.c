@@ -248,6 +248,48 @@ static void two_statements_give_their_rows_side_by_side(void **state)
     db_close(db);
 }
 
+#define NUMBERS_MAX 5
+
+static int read_number(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
+{
+    int64_t number = db_int(stmt, 0);
+    if (number < 0)
+        return err_set(&call->err, ERR_CORRUPT, "a number below zero");
+    ((int64_t *)rows)[i] = number;
+    return 0;
+}
+
+static int read_numbers(struct call *call, const char *sql, int64_t ret[NUMBERS_MAX], size_t *ret_n)
+{
+    auto_stmt stmt = db_stmt(call->db, sql);
+    return db_read_rows(call, stmt, NUMBERS_MAX, read_number, ret, ret_n);
+}
+
+static void rows_are_read_to_the_end(void **state)
+{
+    struct fixture *f = *state;
+    struct db *db = open_migrated(f);
+    auto_call call;
+    call_init(&call);
+    int64_t numbers[NUMBERS_MAX] = {0};
+    size_t n = 99;
+    assert_ok(db_read(db, &call.db, &call.err), call.err);
+    assert_ok(read_numbers(&call, "SELECT 4 UNION ALL SELECT 7 ORDER BY 1", numbers, &n), call.err);
+    assert_int_equal(n, 2);
+    assert_int_equal(numbers[0], 4);
+    assert_int_equal(numbers[1], 7);
+    assert_ok(read_numbers(&call, "SELECT 4 WHERE 1 = 2", numbers, &n), call.err);
+    assert_int_equal(n, 0);
+
+    n = 99;
+    static const char broken[] = "SELECT -1 UNION ALL SELECT 7 ORDER BY 1 DESC";
+    assert_int_equal(read_numbers(&call, broken, numbers, &n), -1);
+    assert_int_equal(call.err.kind, ERR_CORRUPT);
+    assert_int_equal(n, 99);
+    db_end(TAKE(call.db));
+    db_close(db);
+}
+
 static void what_is_not_committed_is_not_kept(void **state)
 {
     struct fixture *f = *state;
@@ -703,7 +745,7 @@ static void a_sound_database_has_no_complaints(void **state)
         kind(a_failing_migration_leaves_the_version_before_it),                                   \
         kind(a_statement_is_prepared_once_per_connection), kind(constraints_are_conflicts),       \
         kind(values_come_back_as_they_were_bound), kind(changed_rows_are_counted),                \
-        kind(two_statements_give_their_rows_side_by_side),                                        \
+        kind(two_statements_give_their_rows_side_by_side), kind(rows_are_read_to_the_end),        \
         kind(what_is_not_committed_is_not_kept), kind(a_snapshot_stands_still),                   \
         kind(readers_cannot_write), kind(connections_run_out_and_come_back),                      \
         kind(too_large_a_value_fails_at_the_step), kind(each_transaction_is_observed),            \

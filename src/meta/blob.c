@@ -140,30 +140,26 @@ static const char sql_rows[] = "SELECT b.id, b.digest, b.size, b.location,"
                                " EXISTS (SELECT 1 FROM repository_blob l WHERE l.blob_id = b.id)"
                                " FROM blob b WHERE b.id > $1 ORDER BY b.id LIMIT $2";
 
+static int read_row(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
+{
+    struct meta_blob_row *row = (struct meta_blob_row *)rows + i;
+    if (oci_digest_parse(db_text(stmt, 1), &row->digest, &call->err) < 0)
+        return err_set(&call->err, ERR_CORRUPT, "blob row %lld holds a broken digest",
+                       (long long)db_int(stmt, 0));
+    row->id = db_int(stmt, 0);
+    row->size = (uint64_t)db_int(stmt, 2);
+    row->location = str_dup(&call->arena, db_text(stmt, 3));
+    row->linked = db_int(stmt, 4) != 0;
+    return 0;
+}
+
 int meta_blob_rows(struct call *call, int64_t after_id, int64_t limit, struct meta_blob_row *ret,
                    size_t *ret_n)
 {
     auto_stmt stmt = db_stmt(call->db, sql_rows);
     db_bind_int(stmt, 1, after_id);
     db_bind_int(stmt, 2, limit);
-    size_t n = 0;
-    for (;;) {
-        bool row;
-        if (db_step(stmt, &row, &call->err) < 0)
-            return -1;
-        if (!row)
-            break;
-        if (oci_digest_parse(db_text(stmt, 1), &ret[n].digest, &call->err) < 0)
-            return err_set(&call->err, ERR_CORRUPT, "blob row %lld holds a broken digest",
-                           (long long)db_int(stmt, 0));
-        ret[n].id = db_int(stmt, 0);
-        ret[n].size = (uint64_t)db_int(stmt, 2);
-        ret[n].location = str_dup(&call->arena, db_text(stmt, 3));
-        ret[n].linked = db_int(stmt, 4) != 0;
-        n++;
-    }
-    *ret_n = n;
-    return 0;
+    return db_read_rows(call, stmt, (size_t)limit, read_row, ret, ret_n);
 }
 
 static const char sql_location[] = "SELECT 1 FROM blob WHERE location = $1 AND location <> ''";

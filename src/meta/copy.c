@@ -37,25 +37,14 @@ int meta_repository_delete(struct call *call, int64_t id)
 
 /* Binds the page and calls `read` for each of its rows. */
 static int read_page(struct call *call, const char *sql, const struct meta_page *page,
-                     void (*read)(struct call *call, struct db_stmt *stmt, void *rows, size_t i),
+                     int (*read)(struct call *call, struct db_stmt *stmt, void *rows, size_t i),
                      void *rows, size_t *ret_n)
 {
     auto_stmt stmt = db_stmt(call->db, sql);
     db_bind_int(stmt, 1, page->repository_id);
     db_bind_text(stmt, 2, page->after);
     db_bind_int(stmt, 3, (int64_t)page->limit);
-    size_t n = 0;
-    for (;;) {
-        bool row;
-        if (db_step(stmt, &row, &call->err) < 0)
-            return -1;
-        if (!row)
-            break;
-        require(n < page->limit);
-        read(call, stmt, rows, n++);
-    }
-    *ret_n = n;
-    return 0;
+    return db_read_rows(call, stmt, page->limit, read, rows, ret_n);
 }
 
 static const char sql_links_sorted[] =
@@ -70,7 +59,7 @@ static const char sql_links_walked[] =
     " FROM blob b) AS walked WHERE digest > $2 AND linked_at IS NOT NULL"
     " ORDER BY digest LIMIT $3";
 
-static void read_link(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
+static int read_link(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
 {
     ((struct meta_link_row *)rows)[i] = (struct meta_link_row){
         .digest = str_dup(&call->arena, db_text(stmt, 0)),
@@ -79,6 +68,7 @@ static void read_link(struct call *call, struct db_stmt *stmt, void *rows, size_
         .created_at = {db_int(stmt, 3)},
         .linked_at = {db_int(stmt, 4)},
     };
+    return 0;
 }
 
 int meta_link_rows(struct call *call, const struct meta_page *page, bool walk,
@@ -110,7 +100,7 @@ static const char sql_manifests[] =
     "SELECT id, digest, media_type, pushed_at, size FROM manifest WHERE repository_id = $1"
     " AND digest > $2 ORDER BY digest LIMIT $3";
 
-static void read_manifest(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
+static int read_manifest(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
 {
     ((struct meta_manifest_head *)rows)[i] = (struct meta_manifest_head){
         .id = db_int(stmt, 0),
@@ -119,6 +109,7 @@ static void read_manifest(struct call *call, struct db_stmt *stmt, void *rows, s
         .pushed_at = {db_int(stmt, 3)},
         .size = (uint64_t)db_int(stmt, 4),
     };
+    return 0;
 }
 
 int meta_manifest_heads(struct call *call, const struct meta_page *page,
@@ -144,13 +135,14 @@ static const char sql_tags[] =
     "SELECT t.name, m.digest, t.updated_at FROM tag t JOIN manifest m ON m.id = t.manifest_id"
     " WHERE t.repository_id = $1 AND t.name > $2 ORDER BY t.name LIMIT $3";
 
-static void read_tag(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
+static int read_tag(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
 {
     ((struct meta_tag_row *)rows)[i] = (struct meta_tag_row){
         .name = str_dup(&call->arena, db_text(stmt, 0)),
         .digest = str_dup(&call->arena, db_text(stmt, 1)),
         .updated_at = {db_int(stmt, 2)},
     };
+    return 0;
 }
 
 int meta_tag_rows(struct call *call, const struct meta_page *page, struct meta_tag_row *ret,

@@ -55,6 +55,13 @@ static const char sql_due[] = "SELECT id FROM job WHERE due_at <= $1 AND kind ||
                               "$5, $6, $7, $8, $9, $10, $11, $12,"
                               " $13, $14, $15, $16, $17, $18) ORDER BY due_at, id LIMIT $2";
 
+static int read_id(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
+{
+    (void)call;
+    ((int64_t *)rows)[i] = db_int(stmt, 0);
+    return 0;
+}
+
 int meta_job_due(struct call *call, const struct str *kinds, size_t n_kinds, struct wall_us now,
                  int64_t limit, int64_t *ret_ids, size_t *ret_n)
 {
@@ -64,17 +71,7 @@ int meta_job_due(struct call *call, const struct str *kinds, size_t n_kinds, str
     db_bind_int(stmt, 2, limit);
     for (size_t i = 0; i < n_kinds; i++)
         db_bind_text(stmt, 3 + (int)i, kinds[i]);
-    size_t n = 0;
-    for (;;) {
-        bool row;
-        if (db_step(stmt, &row, &call->err) < 0)
-            return -1;
-        if (!row)
-            break;
-        ret_ids[n++] = db_int(stmt, 0);
-    }
-    *ret_n = n;
-    return 0;
+    return db_read_rows(call, stmt, (size_t)limit, read_id, ret_ids, ret_n);
 }
 
 /* Of several that run it at the same time on PostgreSQL, all but one wait for that one's commit,

@@ -140,6 +140,18 @@ static const char sql_needs[] =
     " LEFT JOIN manifest m ON m.repository_id = $1 AND m.digest = f.digest"
     " WHERE f.manifest_id = $2 ORDER BY f.digest LIMIT $3";
 
+static int read_need(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
+{
+    ((struct meta_need *)rows)[i] = (struct meta_need){
+        .digest = str_dup(&call->arena, db_text(stmt, 0)),
+        .is_blob = !db_is_null(stmt, 1),
+        .is_manifest = !db_is_null(stmt, 3),
+        .blob_size = (uint64_t)db_int(stmt, 2),
+        .manifest_size = (uint64_t)db_int(stmt, 3),
+    };
+    return 0;
+}
+
 int meta_need_list(struct call *call, int64_t repository_id, int64_t manifest_id, size_t limit,
                    struct meta_need *ret, size_t *ret_n)
 {
@@ -147,24 +159,7 @@ int meta_need_list(struct call *call, int64_t repository_id, int64_t manifest_id
     db_bind_int(stmt, 1, repository_id);
     db_bind_int(stmt, 2, manifest_id);
     db_bind_int(stmt, 3, (int64_t)limit);
-    size_t n = 0;
-    for (;;) {
-        bool row;
-        if (db_step(stmt, &row, &call->err) < 0)
-            return -1;
-        if (!row)
-            break;
-        require(n < limit);
-        ret[n++] = (struct meta_need){
-            .digest = str_dup(&call->arena, db_text(stmt, 0)),
-            .is_blob = !db_is_null(stmt, 1),
-            .is_manifest = !db_is_null(stmt, 3),
-            .blob_size = (uint64_t)db_int(stmt, 2),
-            .manifest_size = (uint64_t)db_int(stmt, 3),
-        };
-    }
-    *ret_n = n;
-    return 0;
+    return db_read_rows(call, stmt, limit, read_need, ret, ret_n);
 }
 
 static const char sql_blob_size[] = "SELECT b.size FROM blob b JOIN repository_blob l"

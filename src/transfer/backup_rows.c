@@ -157,6 +157,17 @@ static const char sql_missing[] =
                     "l.gone > s.id)"
                     " WHERE l.digest = b.digest)" PAGED;
 
+static int read_blob(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
+{
+    ((struct entry *)rows)[i] = (struct entry){
+        .key = str_dup(&call->arena, db_text(stmt, 0)),
+        .text = str_dup(&call->arena, db_text(stmt, 1)),
+        .size = (uint64_t)db_int(stmt, 2),
+        .made = {db_int(stmt, 3)},
+    };
+    return 0;
+}
+
 int backup_blob_list(struct call *call, enum backup_blobs which, struct str after,
                      struct entry *ret, size_t *ret_n)
 {
@@ -169,23 +180,7 @@ int backup_blob_list(struct call *call, enum backup_blobs which, struct str afte
     auto_stmt stmt = db_stmt(call->db, lists[which]);
     db_bind_text(stmt, 1, after);
     db_bind_int(stmt, 2, PAGE);
-    size_t n = 0;
-    for (;;) {
-        bool row;
-        if (db_step(stmt, &row, &call->err) < 0)
-            return -1;
-        if (!row)
-            break;
-        require(n < PAGE);
-        ret[n++] = (struct entry){
-            .key = str_dup(&call->arena, db_text(stmt, 0)),
-            .text = str_dup(&call->arena, db_text(stmt, 1)),
-            .size = (uint64_t)db_int(stmt, 2),
-            .made = {db_int(stmt, 3)},
-        };
-    }
-    *ret_n = n;
-    return 0;
+    return db_read_rows(call, stmt, PAGE, read_blob, ret, ret_n);
 }
 
 static const char sql_blob_bytes[] = "SELECT coalesce(sum(size), 0) FROM blob WHERE stored = 1";

@@ -77,6 +77,19 @@ static const char sql_tags[] =
     "SELECT name, digest, 0, 0, updated_at, 0 FROM tag WHERE repository_id = $1"
     " AND name > $2" AT_SNAPSHOT " ORDER BY name LIMIT $3";
 
+static int read_entry(struct call *call, struct db_stmt *stmt, void *rows, size_t i)
+{
+    ((struct entry *)rows)[i] = (struct entry){
+        .key = str_dup(&call->arena, db_text(stmt, 0)),
+        .text = str_dup(&call->arena, db_text(stmt, 1)),
+        .size = (uint64_t)db_int(stmt, 2),
+        .id = db_int(stmt, 3),
+        .at = {db_int(stmt, 4)},
+        .made = {db_int(stmt, 5)},
+    };
+    return 0;
+}
+
 static int list(struct side *side, enum entry_kind kind, const struct meta_page *page,
                 struct entry *ret, size_t *ret_n)
 {
@@ -88,25 +101,7 @@ static int list(struct side *side, enum entry_kind kind, const struct meta_page 
     db_bind_text(stmt, 2, page->after);
     db_bind_int(stmt, 3, (int64_t)page->limit);
     db_bind_int(stmt, 4, side->snapshot);
-    size_t n = 0;
-    for (;;) {
-        bool row;
-        if (db_step(stmt, &row, &call->err) < 0)
-            return -1;
-        if (!row)
-            break;
-        require(n < page->limit);
-        ret[n++] = (struct entry){
-            .key = str_dup(&call->arena, db_text(stmt, 0)),
-            .text = str_dup(&call->arena, db_text(stmt, 1)),
-            .size = (uint64_t)db_int(stmt, 2),
-            .id = db_int(stmt, 3),
-            .at = {db_int(stmt, 4)},
-            .made = {db_int(stmt, 5)},
-        };
-    }
-    *ret_n = n;
-    return 0;
+    return db_read_rows(call, stmt, page->limit, read_entry, ret, ret_n);
 }
 
 static const char sql_content[] = "SELECT content FROM manifest WHERE id = $1";
