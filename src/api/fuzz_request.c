@@ -2,10 +2,10 @@
  * make of them. The input is sent as it is and the sending side closed; the server must answer or
  * close within seconds, and still answer a ping afterwards. */
 #include "api/api.h"
+#include "base/test_tree.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -18,17 +18,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static char folder[] = "/tmp/holdfast-fuzz-XXXXXX";
 static struct sockaddr_in address;
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
 static void remove_folder(void)
 {
-    (void)nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    (void)test_tree_remove(folder);
 }
 
 /* The server lives as long as the process. */

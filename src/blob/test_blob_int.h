@@ -3,11 +3,11 @@
 #ifndef HOLDFAST_TEST_BLOB_INT_H
 #define HOLDFAST_TEST_BLOB_INT_H
 
+#include "base/test_tree.h"
 #include "blob/blob.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -73,19 +73,11 @@ static inline int place_open(void **state)
     return 0;
 }
 
-static inline int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 static inline int place_close(void **state)
 {
     struct place *place = *state;
     blob_store_close(place->store);
-    (void)nftw(place->root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    (void)test_tree_remove(place->root);
     free(place);
     return 0;
 }

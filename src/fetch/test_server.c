@@ -1,9 +1,10 @@
 #include "test_server.h"
 
+#include "base/test_tree.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <gnutls/gnutls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -279,17 +280,9 @@ int test_run(const char *const *argv)
 
 static char folder[] = "/tmp/holdfast-test-XXXXXX";
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
-{
-    (void)st;
-    (void)type;
-    (void)at;
-    return remove(path);
-}
-
 static void remove_folder(void)
 {
-    (void)nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    (void)test_tree_remove(folder);
 }
 
 const char *test_folder(void)

@@ -1,8 +1,8 @@
 /* Folders that somebody else wrote, and the two sources that read them. */
+#include "base/test_tree.h"
 #include "importer/folder_int.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/stat.h>
@@ -31,20 +31,12 @@ static int set_up(void **state)
     return 0;
 }
 
-static int remove_entry(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
 static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
     (void)close(fixture->fd);
     call_done(&fixture->call);
-    int done = nftw(fixture->path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    int done = test_tree_remove(fixture->path);
     free(fixture);
     return done;
 }

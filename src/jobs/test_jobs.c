@@ -3,11 +3,11 @@
  * instances of jobs, on PostgreSQL each with connections of its own; where a node has to die or
  * stand still, it is another process, this program once more. */
 #include "base/base.h"
+#include "base/test_tree.h"
 #include "jobs/jobs.h"
 #include "meta/meta.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -356,14 +356,6 @@ static int setup_postgres(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
 static int teardown(void **state)
 {
     struct fixture *f = *state;
@@ -375,7 +367,7 @@ static int teardown(void **state)
                 db_close(f->nodes[i].db);
         }
         db_close(f->db);
-        (void)nftw(f->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+        (void)test_tree_remove(f->folder);
         (void)pthread_mutex_destroy(&f->mutex);
     }
     free(f);

@@ -1,32 +1,16 @@
-/* What copies of whole registries read, on SQLite in a folder of its own and on PostgreSQL when
- * HOLDFAST_TEST_POSTGRES names an empty database; an argument is a pattern of test names. */
-#include "meta/meta.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-
-#include <cmocka.h>
+/* What copies of whole registries read. An argument is a pattern of test names. */
+#include "meta/test_meta_int.h"
 
 #define N_BLOBS 400
 #define PAGE_MAX 128
 
 struct fixture {
-    char folder[64];
-    char path[128];
-    struct db *db; /* NULL: there is no PostgreSQL to test with */
-    struct call call;
+    struct tables tables;
     char digests[N_BLOBS][OCI_DIGEST_TEXT_MAX + 1]; /* in the order in which they were stored */
     int64_t large;                                  /* id of a repository with three of four */
     int64_t small;                                  /* with one of a hundred */
     int64_t none;
 };
-
-#define OK(f, done)                                                    \
-    do {                                                               \
-        if ((done) < 0)                                                \
-            fail_msg("%s (%s)", (f)->call.err.say, (f)->call.err.why); \
-    } while (0)
 
 static bool is_large(size_t i)
 {
@@ -101,9 +85,9 @@ static void assert_links(struct fixture *f, int64_t repository, bool (*is_wanted
     size_t n = limit;
     size_t seen = 0;
     while (n == limit) {
-        OK(f, db_read(f->db, &f->call.db, &f->call.err));
-        OK(f, meta_link_rows(&f->call, &page, walk, rows, &n));
-        db_end(TAKE(f->call.db));
+        OK(&f->tables.call, db_read(f->tables.db, &f->tables.call.db, &f->tables.call.err));
+        OK(&f->tables.call, meta_link_rows(&f->tables.call, &page, walk, rows, &n));
+        db_end(TAKE(f->tables.call.db));
         assert_true(n <= limit && seen + n <= n_expected);
         for (size_t i = 0; i < n; i++)
             assert_link(f, &rows[i], expected[seen++]);
@@ -122,7 +106,7 @@ static bool is_none(size_t i)
 static struct fixture *begin(void **state)
 {
     struct fixture *f = *state;
-    if (f->db == NULL)
+    if (f->tables.db == NULL)
         skip();
     return f;
 }
@@ -143,9 +127,9 @@ static bool prefers_walk(struct fixture *f, int64_t repository, size_t limit)
 {
     const struct meta_page page = {repository, STR("sha256:"), limit};
     bool walk = false;
-    OK(f, db_read(f->db, &f->call.db, &f->call.err));
-    OK(f, meta_link_prefer_walk(&f->call, &page, &walk));
-    db_end(TAKE(f->call.db));
+    OK(&f->tables.call, db_read(f->tables.db, &f->tables.call.db, &f->tables.call.err));
+    OK(&f->tables.call, meta_link_prefer_walk(&f->tables.call, &page, &walk));
+    db_end(TAKE(f->tables.call.db));
     return walk;
 }
 
@@ -180,9 +164,9 @@ static int make_uploads(struct call *call, void *context)
 static bool has_upload(struct fixture *f, struct str id)
 {
     bool found = false;
-    OK(f, db_read(f->db, &f->call.db, &f->call.err));
-    OK(f, meta_upload_exists(&f->call, id, &found));
-    db_end(TAKE(f->call.db));
+    OK(&f->tables.call, db_read(f->tables.db, &f->tables.call.db, &f->tables.call.err));
+    OK(&f->tables.call, meta_upload_exists(&f->tables.call, id, &found));
+    db_end(TAKE(f->tables.call.db));
     return found;
 }
 
@@ -191,18 +175,18 @@ static bool has_repository(struct fixture *f, const char *text)
     struct oci_name name;
     int64_t id;
     bool found = false;
-    assert_int_equal(oci_name_parse(str_from(text), &name, &f->call.err), 0);
-    OK(f, db_read(f->db, &f->call.db, &f->call.err));
-    OK(f, meta_repository_find(&f->call, &name, &id, &found));
-    db_end(TAKE(f->call.db));
+    assert_int_equal(oci_name_parse(str_from(text), &name, &f->tables.call.err), 0);
+    OK(&f->tables.call, db_read(f->tables.db, &f->tables.call.db, &f->tables.call.err));
+    OK(&f->tables.call, meta_repository_find(&f->tables.call, &name, &id, &found));
+    db_end(TAKE(f->tables.call.db));
     return found;
 }
 
 static void a_repository_goes_with_its_uploads(void **state)
 {
     struct fixture *f = begin(state);
-    OK(f, db_transact(&f->call, f->db, make_uploads, f));
-    OK(f, db_transact(&f->call, f->db, delete_repository, &f->none));
+    OK(&f->tables.call, db_transact(&f->tables.call, f->tables.db, make_uploads, f));
+    OK(&f->tables.call, db_transact(&f->tables.call, f->tables.db, delete_repository, &f->none));
     assert_false(has_repository(f, "none"));
     assert_false(has_upload(f, STR("goes")));
     assert_true(has_repository(f, "small"));
@@ -212,72 +196,24 @@ static void a_repository_goes_with_its_uploads(void **state)
 static void a_repository_with_links_is_not_deleted(void **state)
 {
     struct fixture *f = begin(state);
-    OK(f, db_transact(&f->call, f->db, make_uploads, f));
-    assert_int_equal(db_transact(&f->call, f->db, delete_repository, &f->small), -1);
-    assert_string_equal(err_kind_name(f->call.err.kind), err_kind_name(ERR_CONFLICT));
+    OK(&f->tables.call, db_transact(&f->tables.call, f->tables.db, make_uploads, f));
+    assert_int_equal(db_transact(&f->tables.call, f->tables.db, delete_repository, &f->small), -1);
+    assert_string_equal(err_kind_name(f->tables.call.err.kind), err_kind_name(ERR_CONFLICT));
     assert_true(has_repository(f, "small"));
     assert_true(has_upload(f, STR("stays"))); /* the transaction was rolled back */
 }
 
 /* ---- Databases ---- */
 
-static int setup(void **state, const char *url)
-{
-    struct fixture *f = mem_zalloc(sizeof(*f));
-    *state = f;
-    call_init(&f->call);
-    (void)snprintf(f->folder, sizeof(f->folder), "/tmp/holdfast-meta-XXXXXX");
-    assert_non_null(mkdtemp(f->folder));
-    (void)snprintf(f->path, sizeof(f->path), "%s/holdfast.db", f->folder);
-    const struct db_options options = {
-        .path = f->path, .url = url, .readers = 2, .busy_us = 10 * CLOCK_SECOND_US};
-    OK(f, db_open(&options, &f->db, &f->call.err));
-    OK(f, meta_migrate(f->db, &f->call.err));
-    OK(f, db_transact(&f->call, f->db, fill, f));
-    return 0;
-}
-
 static int setup_sqlite(void **state)
 {
-    return setup(state, NULL);
-}
-
-static int empty_tables(struct call *call, void *context)
-{
-    (void)context;
-    static const char sql[] = "TRUNCATE repository, blob, repository_blob, manifest,"
-                              " manifest_reference, tag, upload, total";
-    return db_run(db_stmt(call->db, sql), &call->err);
+    return tables_setup(state, sizeof(struct fixture), /* postgres= */ false, fill);
 }
 
 static int setup_postgres(void **state)
 {
-    const char *url = getenv("HOLDFAST_TEST_POSTGRES");
-    if (url != NULL)
-        return setup(state, url);
-    *state = mem_zalloc(sizeof(struct fixture));
-    return 0;
+    return tables_setup(state, sizeof(struct fixture), /* postgres= */ true, fill);
 }
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    db_end(TAKE(f->call.db));
-    if (f->db != NULL && db_is_remote(f->db))
-        OK(f, db_transact(&f->call, f->db, empty_tables, NULL));
-    db_close(f->db);
-    static const char *const ends[] = {"", "-wal", "-shm"};
-    for (size_t i = 0; i < ARRAY_SIZE(ends); i++)
-        (void)unlink(str_printf(&f->call.arena, "%s%s", f->path, ends[i]).p);
-    (void)rmdir(f->folder);
-    call_done(&f->call);
-    free(f);
-    return 0;
-}
-
-#define ON(engine, test) \
-    ((struct CMUnitTest){#test " (" #engine ")", test, setup_##engine, teardown, NULL})
-#define ON_BOTH(test) ON(sqlite, test), ON(postgres, test)
 
 int main(int argc, char **argv)
 {

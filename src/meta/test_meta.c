@@ -1,83 +1,63 @@
-/* What pushes ask of the tables, on SQLite in a folder of its own and on PostgreSQL when
- * HOLDFAST_TEST_POSTGRES names an empty database; an argument is a pattern of test names. */
-#include "meta/meta.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-
-#include <cmocka.h>
+/* What pushes ask of the tables. An argument is a pattern of test names. */
+#include "meta/test_meta_int.h"
 
 #define NAME(text) (&(const struct oci_name){STR(text)})
 #define AT ((struct wall_us){1000})
 
-struct fixture {
-    char folder[64];
-    char path[128];
-    struct db *db; /* NULL: there is no PostgreSQL to test with */
-    struct call call;
-};
-
-#define OK(f, done)                                                    \
-    do {                                                               \
-        if ((done) < 0)                                                \
-            fail_msg("%s (%s)", (f)->call.err.say, (f)->call.err.why); \
-    } while (0)
-
-static struct fixture *begin(void **state)
+static struct tables *begin(void **state)
 {
-    struct fixture *f = *state;
+    struct tables *f = *state;
     if (f->db == NULL)
         skip();
-    OK(f, db_write(f->db, &f->call.db, &f->call.err));
+    OK(&f->call, db_write(f->db, &f->call.db, &f->call.err));
     return f;
 }
 
-static void commit(struct fixture *f)
+static void commit(struct tables *f)
 {
-    OK(f, db_commit(TAKE(f->call.db), &f->call.err));
+    OK(&f->call, db_commit(TAKE(f->call.db), &f->call.err));
 }
 
 /* And begins again. */
-static void commit_and_go_on(struct fixture *f)
+static void commit_and_go_on(struct tables *f)
 {
     commit(f);
-    OK(f, db_write(f->db, &f->call.db, &f->call.err));
+    OK(&f->call, db_write(f->db, &f->call.db, &f->call.err));
 }
 
-static int64_t ensure(struct fixture *f, const struct oci_name *name)
+static int64_t ensure(struct tables *f, const struct oci_name *name)
 {
     int64_t id;
-    OK(f, meta_repository_ensure(&f->call, name, AT, &id));
+    OK(&f->call, meta_repository_ensure(&f->call, name, AT, &id));
     return id;
 }
 
-static struct oci_digest digest_of(struct fixture *f, size_t number)
+static struct oci_digest digest_of(struct tables *f, size_t number)
 {
     return oci_digest_of(HASH_SHA256, str_printf(&f->call.arena, "content %zu", number));
 }
 
-static struct meta_blob adopt_into(struct fixture *f, int64_t repository, size_t number,
+static struct meta_blob adopt_into(struct tables *f, int64_t repository, size_t number,
                                    struct str location)
 {
     struct oci_digest digest = digest_of(f, number);
     struct meta_blob blob;
-    OK(f, meta_blob_adopt_into(&f->call, repository, &digest, number, location, AT, &blob));
+    OK(&f->call, meta_blob_adopt_into(&f->call, repository, &digest, number, location, AT, &blob));
     return blob;
 }
 
-static enum meta_found find_blob(struct fixture *f, const struct oci_name *name, size_t number,
+static enum meta_found find_blob(struct tables *f, const struct oci_name *name, size_t number,
                                  struct meta_blob *ret)
 {
     struct oci_digest digest = digest_of(f, number);
     enum meta_found found;
-    OK(f, meta_blob_find(&f->call, name, &digest, ret, &found));
+    OK(&f->call, meta_blob_find(&f->call, name, &digest, ret, &found));
     return found;
 }
 
 static void a_blob_is_where_it_was_adopted(void **state)
 {
-    struct fixture *f = begin(state);
+    struct tables *f = begin(state);
     int64_t here = ensure(f, NAME("here"));
     int64_t there = ensure(f, NAME("there"));
     struct meta_blob first = adopt_into(f, here, 7, STR("first"));
@@ -101,18 +81,19 @@ static void a_blob_is_where_it_was_adopted(void **state)
     commit(f);
 }
 
-static enum meta_found find_manifest(struct fixture *f, const struct oci_name *name,
+static enum meta_found find_manifest(struct tables *f, const struct oci_name *name,
                                      const struct oci_reference *reference,
                                      struct meta_manifest *ret)
 {
     enum meta_found found;
-    OK(f, meta_manifest_find(&f->call, name, reference, /* want_content= */ true, ret, &found));
+    OK(&f->call,
+       meta_manifest_find(&f->call, name, reference, /* want_content= */ true, ret, &found));
     return found;
 }
 
 static void a_manifest_is_found_by_tag_and_by_digest(void **state)
 {
-    struct fixture *f = begin(state);
+    struct tables *f = begin(state);
     int64_t here = ensure(f, NAME("here"));
     (void)ensure(f, NAME("there"));
     const struct oci_manifest manifest = {.media_type = STR("type")};
@@ -121,11 +102,13 @@ static void a_manifest_is_found_by_tag_and_by_digest(void **state)
     struct meta_manifest found;
     int64_t id;
     int64_t again;
-    OK(f, meta_manifest_put(&f->call, here, &by_digest.digest, &manifest, STR("bytes"), AT, &id));
+    OK(&f->call,
+       meta_manifest_put(&f->call, here, &by_digest.digest, &manifest, STR("bytes"), AT, &id));
     assert_int_equal(find_manifest(f, NAME("here"), &by_tag, &found), META_NOTHING);
-    OK(f, meta_tag_set(&f->call, here, &by_tag.tag, id, AT));
+    OK(&f->call, meta_tag_set(&f->call, here, &by_tag.tag, id, AT));
     commit_and_go_on(f);
-    OK(f, meta_manifest_put(&f->call, here, &by_digest.digest, &manifest, STR("?"), AT, &again));
+    OK(&f->call,
+       meta_manifest_put(&f->call, here, &by_digest.digest, &manifest, STR("?"), AT, &again));
     assert_int_equal(again, id);
     for (int tagged = 0; tagged < 2; tagged++) {
         const struct oci_reference *reference = tagged ? &by_tag : &by_digest;
@@ -142,7 +125,7 @@ static void a_manifest_is_found_by_tag_and_by_digest(void **state)
  * elsewhere, a manifest, both, and nothing. */
 #define N_NEEDS ((size_t)1000)
 
-static void fill_needs(struct fixture *f, int64_t here, int64_t there,
+static void fill_needs(struct tables *f, int64_t here, int64_t there,
                        struct oci_descriptor needs[N_NEEDS])
 {
     const struct oci_manifest empty = {.media_type = STR("type")};
@@ -156,11 +139,11 @@ static void fill_needs(struct fixture *f, int64_t here, int64_t there,
         if (i % 5 == 1)
             (void)adopt_into(f, there, i, STR("place"));
         if (i % 5 == 2 || i % 5 == 3)
-            OK(f, meta_manifest_put(&f->call, here, &digest, &empty, content, AT, &unused));
+            OK(&f->call, meta_manifest_put(&f->call, here, &digest, &empty, content, AT, &unused));
     }
 }
 
-static void assert_need(struct fixture *f, const struct meta_need *need)
+static void assert_need(struct tables *f, const struct meta_need *need)
 {
     size_t i = 0;
     for (; i < N_NEEDS; i++) {
@@ -179,7 +162,7 @@ static void assert_need(struct fixture *f, const struct meta_need *need)
 
 static void what_a_manifest_needs_is_looked_for_at_once(void **state)
 {
-    struct fixture *f = begin(state);
+    struct tables *f = begin(state);
     static struct oci_descriptor wanted[N_NEEDS];
     static struct meta_need needs[N_NEEDS];
     int64_t here = ensure(f, NAME("here"));
@@ -195,43 +178,43 @@ static void what_a_manifest_needs_is_looked_for_at_once(void **state)
     for (int times = 0; times < 2; times++) {
         int64_t id;
         size_t n;
-        OK(f, meta_manifest_put(&f->call, here, &digest, &manifest, STR("bytes"), AT, &id));
-        OK(f, meta_need_list(&f->call, here, id, N_NEEDS, needs, &n));
+        OK(&f->call, meta_manifest_put(&f->call, here, &digest, &manifest, STR("bytes"), AT, &id));
+        OK(&f->call, meta_need_list(&f->call, here, id, N_NEEDS, needs, &n));
         assert_int_equal(n, N_NEEDS);
         for (size_t i = 0; i < n; i++) {
             if (i % 50 == 0)
                 assert_need(f, &needs[i]);
             assert_true(i == 0 || str_cmp(needs[i - 1].digest, needs[i].digest) < 0);
         }
-        OK(f, meta_need_list(&f->call, here, id, 3, needs, &n));
+        OK(&f->call, meta_need_list(&f->call, here, id, 3, needs, &n));
         assert_int_equal(n, 3);
         commit_and_go_on(f);
     }
     commit(f);
 }
 
-static bool insert_upload(struct fixture *f, const struct oci_name *name, struct str id)
+static bool insert_upload(struct tables *f, const struct oci_name *name, struct str id)
 {
     bool found;
-    OK(f, meta_upload_insert(&f->call, name, id, STR("state"), &found));
+    OK(&f->call, meta_upload_insert(&f->call, name, id, STR("state"), &found));
     return found;
 }
 
-static bool hold(struct fixture *f, struct str id, struct str by, int64_t now)
+static bool hold(struct tables *f, struct str id, struct str by, int64_t now)
 {
     struct meta_upload row;
     bool held;
-    OK(f, meta_upload_hold(&f->call, NAME("here"), id, by, (struct wall_us){now},
-                           (struct wall_us){now + 10}, &row, &held));
+    OK(&f->call, meta_upload_hold(&f->call, NAME("here"), id, by, (struct wall_us){now},
+                                  (struct wall_us){now + 10}, &row, &held));
     return held;
 }
 
 static void an_upload_is_held_by_one(void **state)
 {
-    struct fixture *f = begin(state);
+    struct tables *f = begin(state);
     assert_false(insert_upload(f, NAME("here"), STR("id")));
     bool there;
-    OK(f, meta_upload_exists(&f->call, STR("id"), &there));
+    OK(&f->call, meta_upload_exists(&f->call, STR("id"), &there));
     assert_false(there);
     (void)ensure(f, NAME("here"));
     assert_true(insert_upload(f, NAME("here"), STR("id")));
@@ -242,9 +225,9 @@ static void an_upload_is_held_by_one(void **state)
     assert_false(hold(f, STR("id"), STR("two"), 112));
     assert_true(hold(f, STR("id"), STR("two"), 116));
     assert_false(hold(f, STR("id"), STR("one"), 117));
-    OK(f, meta_upload_release(&f->call, STR("id"), STR("one"))); /* is not his */
+    OK(&f->call, meta_upload_release(&f->call, STR("id"), STR("one"))); /* is not his */
     assert_false(hold(f, STR("id"), STR("one"), 118));
-    OK(f, meta_upload_release(&f->call, STR("id"), STR("two")));
+    OK(&f->call, meta_upload_release(&f->call, STR("id"), STR("two")));
     assert_true(hold(f, STR("id"), STR("one"), 119));
     assert_false(hold(f, STR("other"), STR("one"), 119));
     commit(f);
@@ -252,62 +235,15 @@ static void an_upload_is_held_by_one(void **state)
 
 /* ---- Databases ---- */
 
-static int setup(void **state, const char *url)
-{
-    struct fixture *f = mem_zalloc(sizeof(*f));
-    *state = f;
-    call_init(&f->call);
-    (void)snprintf(f->folder, sizeof(f->folder), "/tmp/holdfast-meta-XXXXXX");
-    assert_non_null(mkdtemp(f->folder));
-    (void)snprintf(f->path, sizeof(f->path), "%s/holdfast.db", f->folder);
-    const struct db_options options = {
-        .path = f->path, .url = url, .readers = 2, .busy_us = 10 * CLOCK_SECOND_US};
-    OK(f, db_open(&options, &f->db, &f->call.err));
-    OK(f, meta_migrate(f->db, &f->call.err));
-    return 0;
-}
-
 static int setup_sqlite(void **state)
 {
-    return setup(state, NULL);
-}
-
-static int empty_tables(struct call *call, void *context)
-{
-    (void)context;
-    static const char sql[] = "TRUNCATE repository, blob, repository_blob, manifest,"
-                              " manifest_reference, tag, upload, total";
-    return db_run(db_stmt(call->db, sql), &call->err);
+    return tables_setup(state, sizeof(struct tables), /* postgres= */ false, NULL);
 }
 
 static int setup_postgres(void **state)
 {
-    const char *url = getenv("HOLDFAST_TEST_POSTGRES");
-    if (url != NULL)
-        return setup(state, url);
-    *state = mem_zalloc(sizeof(struct fixture));
-    return 0;
+    return tables_setup(state, sizeof(struct tables), /* postgres= */ true, NULL);
 }
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    db_end(TAKE(f->call.db));
-    if (f->db != NULL && db_is_remote(f->db))
-        OK(f, db_transact(&f->call, f->db, empty_tables, NULL));
-    db_close(f->db);
-    static const char *const ends[] = {"", "-wal", "-shm"};
-    for (size_t i = 0; i < ARRAY_SIZE(ends); i++)
-        (void)unlink(str_printf(&f->call.arena, "%s%s", f->path, ends[i]).p);
-    (void)rmdir(f->folder);
-    call_done(&f->call);
-    free(f);
-    return 0;
-}
-
-#define ON(engine, test) \
-    ((struct CMUnitTest){#test " (" #engine ")", test, setup_##engine, teardown, NULL})
-#define ON_BOTH(test) ON(sqlite, test), ON(postgres, test)
 
 int main(int argc, char **argv)
 {

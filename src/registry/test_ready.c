@@ -3,9 +3,9 @@
 #include "registry/registry.h"
 #include "test_s3_int.h"
 
+#include "base/test_tree.h"
 #include "blob/blob.h"
 
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -45,20 +45,12 @@ static int setup(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
 static int teardown(void **state)
 {
     struct fixture *f = *state;
     registry_close(f->registry);
     call_done(&f->call);
-    (void)nftw(f->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    (void)test_tree_remove(f->folder);
     free(f);
     return 0;
 }

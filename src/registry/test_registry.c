@@ -1,9 +1,9 @@
 /* The verbs over a real database and a real blob store in a folder of their own. */
+#include "base/test_tree.h"
 #include "blob/blob.h"
 #include "registry/registry.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/stat.h>
@@ -40,20 +40,12 @@ static int setup(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
 static int teardown(void **state)
 {
     struct fixture *f = *state;
     registry_close(f->registry);
     call_done(&f->call);
-    (void)nftw(f->folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    (void)test_tree_remove(f->folder);
     free(f);
     return 0;
 }

@@ -78,7 +78,7 @@ static struct list list_all(struct lab *lab)
 
 static void remove_folder(struct lab *lab, const char *name)
 {
-    (void)nftw(lab_path(lab, name), remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    (void)test_tree_remove(lab_path(lab, name));
 }
 
 static void assert_restored(struct lab *lab, const char *expected, const char *to)

@@ -4,6 +4,7 @@
 #ifndef HOLDFAST_TEST_TRANSFER_INT_H
 #define HOLDFAST_TEST_TRANSFER_INT_H
 
+#include "base/test_tree.h"
 #include "blob/blob.h"
 #include "db/db.h"
 #include "meta/meta.h"
@@ -82,20 +83,12 @@ static inline int lab_setup(void **state)
     return 0;
 }
 
-static inline int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
 static inline int lab_teardown(void **state)
 {
     struct lab *lab = *state;
     call_done(&lab->call);
     buf_done(&lab->troubles);
-    (void)nftw(lab->root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    (void)test_tree_remove(lab->root);
     free(lab);
     return 0;
 }
