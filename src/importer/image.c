@@ -204,37 +204,13 @@ static void bring_foreign(struct call *call, const struct visit *visit,
 
 static int bring_digest(const struct visit *visit, const struct oci_digest *digest);
 
-/* Schema 1 is among them, so that it is reported as what it is. Others in an index are blobs, as
- * older build caches have them. */
-static bool is_manifest_type(struct str media_type)
-{
-    static const char *const types[] = {
-        OCI_MEDIA_TYPE_MANIFEST,
-        OCI_MEDIA_TYPE_INDEX,
-        OCI_MEDIA_TYPE_DOCKER_MANIFEST,
-        OCI_MEDIA_TYPE_DOCKER_LIST,
-        "application/vnd.docker.distribution.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v1+prettyjws",
-    };
-    for (size_t i = 0; i < ARRAY_SIZE(types); i++)
-        if (str_eq_nocase(media_type, str_from(types[i])))
-            return true;
-    return false;
-}
-
-static bool is_index_type(struct str media_type)
-{
-    return str_eq_nocase(media_type, STR(OCI_MEDIA_TYPE_INDEX)) ||
-           str_eq_nocase(media_type, STR(OCI_MEDIA_TYPE_DOCKER_LIST));
-}
-
 /* The type that the source gives counts where the content does not say; some say something else
  * than the content, and then they do not count. Sets manifest->media_type to what shall be pushed.
  */
 static int read_manifest(struct call *call, struct source_manifest *manifest,
                          struct oci_manifest *ret)
 {
-    if (!is_manifest_type(manifest->media_type))
+    if (!oci_media_type_is_manifest(manifest->media_type))
         manifest->media_type = STR("");
     if (oci_manifest_parse(&call->arena, manifest->media_type, manifest->content, ret,
                            &call->err) == 0)
@@ -248,10 +224,12 @@ static int read_manifest(struct call *call, struct source_manifest *manifest,
     return 0;
 }
 
+/* What is no manifest in an index is a blob, as older build caches have them. */
 static int bring_reference(const struct visit *visit, const struct oci_descriptor *reference,
                            struct err *err)
 {
-    if (reference->kind != OCI_REFERENCE_CHILD || !is_manifest_type(reference->media_type))
+    if (reference->kind != OCI_REFERENCE_CHILD ||
+        !oci_media_type_is_manifest(reference->media_type))
         return bring_blob(visit, &reference->digest, reference->size, err);
     const struct visit child = {.importer = visit->importer,
                                 .from = visit->from,
@@ -425,7 +403,7 @@ static int get_by_digest(struct call *call, const struct visit *visit,
         return -1;
     if (!found)
         return source->kind->manifest(source, call, visit->from, &reference, ret);
-    *ret_settled = !wants_referrers(visit) && !is_index_type(here.media_type);
+    *ret_settled = !wants_referrers(visit) && !oci_media_type_is_index(here.media_type);
     *ret = (struct source_manifest){
         .digest = *digest, .media_type = here.media_type, .content = here.content};
     return 0;

@@ -27,6 +27,17 @@ bool oci_media_type_is_schema1(struct str text)
            str_eq_nocase(text, STR("application/vnd.docker.distribution.manifest.v1+prettyjws"));
 }
 
+bool oci_media_type_is_manifest(struct str text)
+{
+    return oci_manifest_type_find(text) != NULL || oci_media_type_is_schema1(text);
+}
+
+bool oci_media_type_is_index(struct str text)
+{
+    const struct oci_manifest_type *type = oci_manifest_type_find(text);
+    return type != NULL && type->is_index;
+}
+
 /* The rest after the prefix is the compression: "", "+gzip", "+zstd", ".gzip". */
 bool oci_layer_is_foreign(struct str media_type)
 {

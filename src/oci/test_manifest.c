@@ -271,6 +271,31 @@ static void an_index_may_have_a_subject_and_an_artifact_type(void **state)
     assert_str(index.artifact_type, "x/y");
 }
 
+static void types_of_manifests_are_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type;
+        bool is_manifest;
+        bool is_index;
+    } rows[] = {
+        {"application/vnd.oci.image.manifest.v1+json", true, false},
+        {"application/vnd.oci.image.index.v1+json", true, true},
+        {"Application/vnd.OCI.image.INDEX.v1+json", true, true},
+        {"application/vnd.docker.distribution.manifest.v2+json", true, false},
+        {"application/vnd.docker.distribution.manifest.list.v2+json", true, true},
+        {"application/vnd.docker.distribution.manifest.v1+json", true, false},
+        {"application/vnd.docker.distribution.manifest.v1+prettyjws", true, false},
+        {"application/vnd.oci.image.config.v1+json", false, false},
+        {"application/vnd.oci.image.index.v1+jso", false, false},
+        {"", false, false},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        assert_int_equal(oci_media_type_is_manifest(str_from(rows[i].type)), rows[i].is_manifest);
+        assert_int_equal(oci_media_type_is_index(str_from(rows[i].type)), rows[i].is_index);
+    }
+}
+
 static void foreign_layers_may_be_absent(void **state)
 {
     (void)state;
@@ -617,6 +642,7 @@ int main(void)
         cmocka_unit_test(sizes_reach_to_the_largest_signed_number),
         cmocka_unit_test(digests_of_other_algorithms_pass_and_are_not_listed),
         cmocka_unit_test(an_index_may_have_a_subject_and_an_artifact_type),
+        cmocka_unit_test(types_of_manifests_are_told),
         cmocka_unit_test(foreign_layers_may_be_absent),
         cmocka_unit_test(only_layers_are_foreign),
         cmocka_unit_test(annotations_become_one_compact_object),
