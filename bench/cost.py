@@ -199,8 +199,9 @@ def things(visitor):
 def counts(stack, options):
     for kind in (Holdfast, DockerRegistry) if options.peer else (Holdfast,):
         print(f"\n## Counts: {kind.name}, an image has a config and 3 layers")
-        table("", "requests", "database round trips", "of them commits",
-              "that wait for the disk", "calls by the node", "by the client", "which", "bytes with clients", "with PostgreSQL")
+        table("", "requests", "database round trips", "of them commits", "that wait for the disk",
+              "calls by the node", "by the client", "which", "bytes with clients",
+              "with PostgreSQL")
         with Counted(stack, kind) as counted:
             for thing in things(counted.visitor):
                 if kind is DockerRegistry and thing.name == ONE_REQUEST:

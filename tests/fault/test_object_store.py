@@ -68,11 +68,15 @@ def push_in_vain(node, exits, repo):
     threading.Thread(target=send, daemon=True).start()
 
 
+def push_whole(node, repo):
+    """A push in one request, of which the bytes are to be sent yet."""
+    return Raw(node, f"POST /v2/{repo}/blobs/uploads/?digest={sha256(b'')} {HEAD}Content-Length: "
+               f"{30 * MIB}\r\n\r\n".encode())
+
+
 def break_off(node, repo):
-    """Pushes in one request that end before their bytes do: what they staged is to be removed."""
-    digest = sha256(b"")
-    with Raw(node, f"POST /v2/{repo}/blobs/uploads/?digest={digest} {HEAD}Content-Length: "
-             f"{30 * MIB}\r\n\r\n".encode()) as raw:
+    """It ends before its bytes do: what was staged is to be removed."""
+    with push_whole(node, repo) as raw:
         raw.send(random_bytes(12 * MIB))
 
 
@@ -94,9 +98,7 @@ def test_sigterm_while_the_object_store_hangs(node, proxies, repo):
         parts = objects.count("UploadPart")
         objects.slow(bytes_per_second=4 * MIB)
         for _ in range(5):
-            exits.enter_context(Raw(node, (f"POST /v2/{repo}/blobs/uploads/?digest={sha256(b'')} "
-                                           f"{HEAD}Content-Length: {30 * MIB}\r\n\r\n").encode())
-                                ).send(random_bytes(12 * MIB))
+            exits.enter_context(push_whole(node, repo)).send(random_bytes(12 * MIB))
         assert wait_until(lambda: objects.count("UploadPart") > parts), objects.counts()
         objects.hang()
         push_in_vain(node, exits, repo)
