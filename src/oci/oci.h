@@ -95,8 +95,8 @@ int oci_reference_parse(struct str text, struct oci_reference *ret, struct err *
 #define OCI_MEDIA_TYPE_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
 #define OCI_MEDIA_TYPE_DOCKER_LIST "application/vnd.docker.distribution.manifest.list.v2+json"
 
-/* Of a manifest or an index; of Docker's before 2016 too, which are not stored here. Media types are
- * compared without regard to case. */
+/* Of a manifest or an index; of Docker's before 2016 too, which are not stored here. Media types
+ * are compared without regard to case. */
 bool oci_media_type_is_manifest(struct str text);
 bool oci_media_type_is_index(struct str text);
 

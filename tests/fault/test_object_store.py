@@ -110,14 +110,19 @@ def test_sigterm_while_a_job_waits_for_the_object_store(node, services, proxies)
     """Nobody else has anything to end."""
     postgres, _, _ = services
     _, objects = proxies
+    database = node.env["HOLDFAST_METADATA"].rpartition("/")[2]
+
+    def jobs(condition):
+        return int(postgres.psql("SELECT count(*) FROM job WHERE kind = 'uploads.expire' AND "
+                                 + condition, database))
+
+    # A node begins with one; it comes to its end first.
+    assert wait_until(lambda: objects.count("ListMultipartUploads") > 0 and jobs("lease = ''"))
     asked = objects.count("ListMultipartUploads")
     objects.hang()
-    database = node.env["HOLDFAST_METADATA"].rpartition("/")[2]
     begun = len(node.log)
     postgres.psql("UPDATE job SET due_at = 0", database)
-    assert wait_until(lambda: postgres.psql(
-        "SELECT count(*) FROM job WHERE kind = 'uploads.expire' AND lease <> ''", database
-) == "1", 15), node.log[begun:]
+    assert wait_until(lambda: jobs("lease <> ''") == 1, 15), node.log[begun:]
     assert objects.count("ListMultipartUploads") == asked
     time.sleep(1)
     assert end(node) < MORE
